@@ -1,28 +1,43 @@
 package kv
 
-import "time"
+import (
+	"math/bits"
+	"strconv"
+	"time"
+)
 
 // Refill says how what was taken from a [Quota] comes back.
 type Refill int
 
-// The ways in which a quota refills.
+// The ways in which a quota refills. In any interval of length T no more is
+// taken than the bound that each of them states, refunds not counted.
 const (
-	// RefillWindow gives everything back when the window that began with the first use ends.
+	// RefillWindow gives everything back when the window that began with the
+	// first use ends: at most Capacity in each window, and as windows may touch,
+	// Capacity x (ceil(T / Period) + 1).
 	RefillWindow Refill = iota
-	// RefillSliding weighs the window before by the part of it that still lies
-	// within Period: the sliding window counter.
+	// RefillSliding counts two windows of length Period, the one before by the part of
+	// it that still lies within the last Period: the sliding window counter.
+	// At most Capacity x (1 + T / Period), rounded down.
 	RefillSliding
-	// RefillSteady gives back evenly: Amount in each Period, up to Capacity (GCRA).
+	// RefillSteady gives back evenly: Amount in each Period, up to Capacity
+	// (GCRA). At most Capacity + Amount x T / Period, rounded down.
 	RefillSteady
 )
 
 // Quota describes an amount that is taken from and comes back with time.
+// Capacity and Amount are at most 2^51, and so are, in microseconds, Period and
+// the time of a full refill, Capacity x Period / Amount: about 71 years.
 type Quota struct {
 	Refill   Refill
 	Capacity int64         // the most that can be taken at once; positive
-	Amount   int64         // RefillSteady: what comes back in each Period; otherwise Capacity
+	Amount   int64         // RefillSteady: what comes back in each Period, positive; otherwise without meaning
 	Period   time.Duration // whole microseconds; positive
 }
+
+// maxQuota bounds every number of a Quota, so that all sums fit the 2^53 up to
+// which the doubles of a Lua script are exact, and every ttl a time.Duration.
+const maxQuota = 1 << 51
 
 // Usage is what [Quota.Take] says of a quota after the call.
 type Usage struct {
@@ -33,12 +48,388 @@ type Usage struct {
 }
 
 // Take returns what taking n from the quota changes. It is the definition that
-// every engine's [Engine.Take] follows; engines that run in the process call it.
+// every engine's [Engine.Take] follows; engines that run in the process call
+// it, others compute the same from the same text (see below, and the vectors in quota_test.go).
 //
 // old is the stored state, "" for none; now is the engine's clock in
-// microseconds since 1970. n > 0 takes n if so much is left, and nothing if not; n < 0 gives back, never
-// more than was taken. next is the state to store for ttl; ttl 0 means that nothing
-// changed or nothing is left to keep: next == "" is "delete the key", next == old "leave it".
-func (q Quota) Take(old string, now int64, n int64) (next string, ttl time.Duration, u Usage, err error) {
-	panic("TODO")
+// microseconds since 1970, below 2^52. n > 0 takes n if so much is left, and
+// nothing if not; n < 0 gives back, never more than was taken; 0 asks.
+//
+// next is the state to store for ttl, which is positive then. With ttl 0
+// nothing is to be stored: next == old is "leave it", else next is "", "delete the key".
+// An engine whose deadlines are coarser than 1 us must round now + ttl up.
+//
+// Errors: [ErrInvalidLimit] for a quota out of its bounds, [ErrCost] for n over
+// Capacity, [ErrWrongType] if old is no state of this kind of quota.
+//
+// # State and arithmetic
+//
+// All numbers are integers, times are in microseconds; C, A and P are Capacity,
+// Amount and Period. A state is a letter and decimal numbers, with one space between two numbers:
+//
+//	w<start> <used>          RefillWindow
+//	s<start> <used> <before> RefillSliding
+//	g<at> <part>             RefillSteady
+//
+// Times are at most 2^53, used and before at most 2^51 and part is below 2^51; anything else is ErrWrongType.
+// With [x] for "1 if x, else 0" and muldiv(a, b, m) for the quotient and the remainder of a x b / m:
+//
+// RefillWindow. No state, or now - start >= P: start = now, used = 0. If start - now > P, the
+// clock was set back: start = now, moved. Denied if used + n > C: RetryAfter =
+// start + P - now. Else used = max(used + n, 0). ResetAfter = start + P - now, 0 if used is 0.
+//
+// RefillSliding. No state, or now - start >= 2P: start = now, used = before = 0. If now - start >= P:
+// start += P, before = used, used = 0. If start - now > P: start = now, moved. Let overlap =
+// P - max(now - start, 0); q, r = muldiv(before, overlap, P); count = used + q + [r > 0].
+// Denied if count + n > C; then let room = C - n - used and
+//
+//	room >= 0: RetryAfter = start +  P - muldiv(room,  P, before).quotient - now
+//	room <  0: RetryAfter = start + 2P - muldiv(C - n, P, used).quotient   - now
+//
+// Else n is added to used; if used falls below 0, before = max(before + used, 0), used = 0.
+// Used is count of the new state. ResetAfter = start + 2P - now if used > 0, start + P - now
+// if only before > 0, 0 if neither.
+//
+// RefillSteady. The state is GCRA's theoretical arrival time, at + part / A microseconds. Let the
+// pair full = muldiv(C, P, A) and cost = muldiv(|n|, P, A): quotient microseconds and
+// remainder / A of one. If part >= A (A was larger once): at += 1, part = 0. No state, or at < now: at = now, part = 0.
+// If at - now > 2 x ceil(full), the clock was set back: at, part = now + full, moved. n < 0: |n| is first cut to C;
+// at, part -= cost, but not below now, 0. n > 0: let wait = ceil(at, part + cost - full) - now: if wait > 0, denied, and
+// RetryAfter = wait. Else at, part += cost. q, r = muldiv(at - now, A, P); Used = q + ceil((r + part) / P);
+// ResetAfter = ceil(at, part) - now. Pairs are added with a carry at part >= A; ceil(at, part) = at + [part > 0].
+//
+// Then, for each: if ResetAfter is 0, next is "". If n was denied or 0 and the state was not
+// moved, next is old. Else next is the new state and ttl = ResetAfter. (A state that was moved is
+// stored though n was denied; else it would be moved, and deny, again and again.)
+//
+// In doubles, muldiv(a, b, m) with b, m <= 2^51 and a and quotient below 2^53 is exact if done by long
+// multiplication: b1 = (b - fmod(b, m)) / m; b = fmod(b, m); K a power of two, at
+// least 2, with 2 x K x m <= 2^53; q = r = 0; for each digit d of a to the base K, highest
+// first: r = r x K + d x b; s = fmod(r, m); q = q x K + (r - s) / m; r = s. The
+// quotient is q + a x b1, the remainder r. Mind that Lua 5.1's % is not fmod, and that its tostring cuts at 14 digits.
+func (q Quota) Take(old string, now, n int64) (next string, ttl time.Duration, u Usage, err error) {
+	var buf [stateBytes]byte
+	state, ttl, u, err := q.take(buf[:0], old, now, n)
+	switch {
+	case err != nil || ttl == keepState:
+		return old, 0, u, err
+	case ttl == dropState:
+		return "", 0, u, nil
+	}
+	return string(state), ttl, u, nil
+}
+
+const (
+	keepState time.Duration = 0
+	dropState time.Duration = -1
+
+	stateBytes = 64 // longest state: a letter, three numbers below 2^63 and two spaces
+)
+
+// take is Take without an allocation: the state to store is appended to dst.
+// ttl is positive if there is one to store, else keepState or dropState (old
+// is a state without meaning by now: delete it).
+func (q Quota) take(dst []byte, old string, now, n int64) (next []byte, ttl time.Duration, u Usage, err error) {
+	if err := q.check(); err != nil {
+		return dst, 0, u, err
+	}
+	if n > q.Capacity {
+		return dst, 0, u, ErrCost
+	}
+	n = max(n, -q.Capacity) // give back no more than there is, and let no sum overflow
+	switch q.Refill {
+	case RefillWindow:
+		return q.takeWindow(dst, old, now, n)
+	case RefillSliding:
+		return q.takeSliding(dst, old, now, n)
+	default:
+		return q.takeSteady(dst, old, now, n)
+	}
+}
+
+// check returns ErrInvalidLimit if q is out of its bounds.
+func (q Quota) check() error {
+	period := q.period()
+	ok := 0 < q.Capacity && q.Capacity <= maxQuota && 0 < period && period <= maxQuota &&
+		time.Duration(period)*time.Microsecond == q.Period
+	if ok && q.Refill == RefillSteady {
+		ok = 0 < q.Amount && q.Amount <= maxQuota && q.refillFits()
+	} else if ok {
+		ok = q.Refill == RefillWindow || q.Refill == RefillSliding
+	}
+	if !ok {
+		return ErrInvalidLimit
+	}
+	return nil
+}
+
+// refillFits says whether Capacity x Period / Amount is at most maxQuota.
+func (q Quota) refillFits() bool {
+	hi, lo := bits.Mul64(uint64(q.Capacity), uint64(q.period()))
+	boundHi, boundLo := bits.Mul64(uint64(q.Amount), maxQuota)
+	return hi < boundHi || hi == boundHi && lo <= boundLo
+}
+
+// period returns Period in microseconds.
+func (q Quota) period() int64 { return int64(q.Period / time.Microsecond) }
+
+// finish returns the ttl that take returns for a new state with the usage u: it
+// is to be kept, dropped, or stored until u's reset.
+func finish(old string, n int64, moved bool, u Usage) (ttl time.Duration) {
+	switch {
+	case u.ResetAfter == 0 && old != "":
+		return dropState
+	case u.ResetAfter == 0, !moved && (n == 0 || !u.OK):
+		return keepState
+	}
+	return u.ResetAfter
+}
+
+func (q Quota) takeWindow(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
+	period := q.period()
+	v := [3]int64{now}
+	if old != "" {
+		var ok bool
+		if v, ok = parseState(old, 'w', 2); !ok || v[1] > maxQuota {
+			return dst, 0, Usage{}, ErrWrongType
+		}
+	}
+	start, used, moved := v[0], v[1], false
+	switch {
+	case now-start >= period:
+		start, used = now, 0
+	case start-now > period:
+		start, moved = now, true
+	}
+	var u Usage
+	if u.OK = n <= q.Capacity-used || n <= 0; u.OK {
+		used = max(used+n, 0)
+	} else {
+		u.RetryAfter = micros(start + period - now)
+	}
+	if u.Used = used; used > 0 {
+		u.ResetAfter = micros(start + period - now)
+	}
+	ttl := finish(old, n, moved, u)
+	if ttl > 0 {
+		dst = appendState(dst, 'w', start, used)
+	}
+	return dst, ttl, u, nil
+}
+
+func (q Quota) takeSliding(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
+	w := slidingState{start: now, period: q.period()}
+	if old != "" {
+		v, ok := parseState(old, 's', 3)
+		if !ok || v[1] > maxQuota || v[2] > maxQuota {
+			return dst, 0, Usage{}, ErrWrongType
+		}
+		w.start, w.used, w.before = v[0], v[1], v[2]
+	}
+	moved := w.advance(now)
+	u := Usage{Used: w.count(now)}
+	if u.OK = n <= q.Capacity-u.Used || n <= 0; u.OK {
+		w.add(n)
+		u.Used = w.count(now)
+	} else {
+		u.RetryAfter = micros(w.retryAt(q.Capacity-n) - now)
+	}
+	switch {
+	case w.used > 0:
+		u.ResetAfter = micros(w.start + 2*w.period - now)
+	case w.before > 0:
+		u.ResetAfter = micros(w.start + w.period - now)
+	}
+	ttl := finish(old, n, moved, u)
+	if ttl > 0 {
+		dst = appendState(dst, 's', w.start, w.used, w.before)
+	}
+	return dst, ttl, u, nil
+}
+
+// slidingState is what was taken in the window that begins at start, and in the one before it.
+type slidingState struct{ period, start, used, before int64 }
+
+// advance makes the window that now lies in the current one. moved says that
+// the clock was set back by so much that the window had to be moved to it.
+func (w *slidingState) advance(now int64) (moved bool) {
+	switch age := now - w.start; {
+	case age >= 2*w.period:
+		w.start, w.used, w.before = now, 0, 0
+	case age >= w.period:
+		w.start, w.used, w.before = w.start+w.period, 0, w.used
+	case -age > w.period:
+		w.start, moved = now, true
+	}
+	return moved
+}
+
+// count is what counts as used: the window before by its overlap with the last period, rounded up.
+func (w *slidingState) count(now int64) int64 {
+	if w.before == 0 {
+		return w.used
+	}
+	overlap := w.period - max(now-w.start, 0)
+	count, rest := mulDiv(w.before, overlap, w.period)
+	if rest > 0 {
+		count++
+	}
+	return w.used + count
+}
+
+// add takes n, which may be negative.
+func (w *slidingState) add(n int64) {
+	if w.used += n; w.used < 0 {
+		w.used, w.before = 0, max(w.before+w.used, 0)
+	}
+}
+
+// retryAt returns when the count, which is over most now, will have fallen to it.
+func (w *slidingState) retryAt(most int64) int64 {
+	if room := most - w.used; room >= 0 { // the window before has to go a little further
+		overlap, _ := mulDiv(room, w.period, w.before)
+		return w.start + w.period - overlap
+	}
+	overlap, _ := mulDiv(most, w.period, w.used) // this one has to become the one before
+	return w.start + 2*w.period - overlap
+}
+
+func (q Quota) takeSteady(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
+	at := span{us: now}
+	if old != "" {
+		v, ok := parseState(old, 'g', 2)
+		if !ok || v[1] >= maxQuota {
+			return dst, 0, Usage{}, ErrWrongType
+		}
+		at = span{us: v[0], part: v[1]}
+	}
+	full := q.cost(q.Capacity)
+	at, moved := q.arrival(at, now, full)
+	u := Usage{OK: true}
+	switch {
+	case n > 0:
+		after := at.plus(q.cost(n), q.Amount)
+		if wait := after.minus(full, q.Amount).ceil() - now; wait > 0 {
+			u.OK, u.RetryAfter = false, micros(wait)
+		} else {
+			at = after
+		}
+	case n < 0:
+		if at = at.minus(q.cost(-n), q.Amount); at.us < now {
+			at = span{us: now}
+		}
+	}
+	u.Used = q.worth(at, now)
+	u.ResetAfter = micros(at.ceil() - now)
+	ttl := finish(old, n, moved, u)
+	if ttl > 0 {
+		dst = appendState(dst, 'g', at.us, at.part)
+	}
+	return dst, ttl, u, nil
+}
+
+// arrival returns the theoretical arrival time that counts at now. moved says that
+// the clock was set back by so much that it had to be moved to the clock.
+func (q Quota) arrival(at span, now int64, full span) (_ span, moved bool) {
+	if at.part >= q.Amount { // written when Amount was larger
+		at = span{us: at.us + 1}
+	}
+	switch ahead := at.us - now; {
+	case ahead < 0:
+		return span{us: now}, false
+	case ahead > 2*full.ceil():
+		return span{us: now}.plus(full, q.Amount), true
+	}
+	return at, false
+}
+
+// cost returns how long n, at most Capacity, takes to come back.
+func (q Quota) cost(n int64) span {
+	us, part := mulDiv(n, q.period(), q.Amount)
+	return span{us, part}
+}
+
+// worth returns what comes back between now and at, rounded up.
+func (q Quota) worth(at span, now int64) int64 {
+	hi, lo := bits.Mul64(uint64(at.us-now), uint64(q.Amount))
+	lo, carry := bits.Add64(lo, uint64(at.part), 0)
+	n, rest := bits.Div64(hi+carry, lo, uint64(q.period()))
+	if rest > 0 {
+		n++
+	}
+	return int64(n)
+}
+
+// span is us + part/den microseconds, with 0 <= part < den. The denominator is
+// the quota's Amount: thus no rounding adds up over many calls.
+type span struct{ us, part int64 }
+
+func (s span) plus(t span, den int64) span {
+	s.us, s.part = s.us+t.us, s.part+t.part
+	if s.part >= den {
+		s.us, s.part = s.us+1, s.part-den
+	}
+	return s
+}
+
+func (s span) minus(t span, den int64) span {
+	s.us, s.part = s.us-t.us, s.part-t.part
+	if s.part < 0 {
+		s.us, s.part = s.us-1, s.part+den
+	}
+	return s
+}
+
+func (s span) ceil() int64 {
+	if s.part > 0 {
+		return s.us + 1
+	}
+	return s.us
+}
+
+// mulDiv returns quotient and remainder of a x b / m for numbers that are not
+// negative; the quotient must fit.
+func mulDiv(a, b, m int64) (quotient, remainder int64) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	q, r := bits.Div64(hi, lo, uint64(m))
+	return int64(q), int64(r)
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+// parseState reads the count numbers of a state of the given kind.
+func parseState(s string, kind byte, count int) (v [3]int64, ok bool) {
+	const maxNumber = 1 << 53
+	if s == "" || s[0] != kind {
+		return v, false
+	}
+	i := 1
+	for field := range count {
+		if field > 0 {
+			if i == len(s) || s[i] != ' ' {
+				return v, false
+			}
+			i++
+		}
+		begin, n := i, int64(0)
+		for ; i < len(s) && s[i]-'0' <= 9 && n <= maxNumber; i++ {
+			n = n*10 + int64(s[i]-'0')
+		}
+		if i == begin || n > maxNumber {
+			return v, false
+		}
+		v[field] = n
+	}
+	return v, i == len(s)
+}
+
+func appendState(dst []byte, kind byte, numbers ...int64) []byte {
+	dst = append(dst, kind)
+	for i, n := range numbers {
+		if i > 0 {
+			dst = append(dst, ' ')
+		}
+		dst = strconv.AppendInt(dst, n, 10)
+	}
+	return dst
 }
