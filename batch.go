@@ -1,6 +1,9 @@
 package kv
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // OpKind says what an [Op] does.
 type OpKind uint8

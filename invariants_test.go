@@ -1,0 +1,159 @@
+package kv
+
+import (
+	"fmt"
+	"slices"
+)
+
+// check holds the parts of the engine against each other: table, records, key
+// numbers, arena, timers and order must tell the same story. Nobody may write meanwhile.
+func (m *memory) check() error {
+	m.order.handOut()
+	inOrder, err := m.order.check()
+	if err != nil {
+		return err
+	}
+	for i := range m.shards {
+		if err := m.shards[i].check(inOrder[uint32(i)]); err != nil {
+			return fmt.Errorf("shard %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// check returns how often each key number occurs in the leaves, by shard.
+func (o *order) check() (map[uint32]map[uint32]int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	seen := make(map[uint32]map[uint32]int)
+	total := 0
+	leaves := o.tree.Items()
+	for i, s := range leaves {
+		last := ""
+		for j, id := range slices.Concat(s.sorted, s.pending) {
+			total++
+			if seen[id.shard()] == nil {
+				seen[id.shard()] = make(map[uint32]int)
+			}
+			seen[id.shard()][id.number()]++
+			rec, ok := o.engine.resolve(id)
+			if !ok {
+				continue
+			}
+			key := rec.key()
+			if key < s.low || i+1 < len(leaves) && key >= leaves[i+1].low {
+				return nil, fmt.Errorf("key %q is in the leaf of %q", key, s.low)
+			}
+			if j < len(s.sorted) {
+				if key <= last {
+					return nil, fmt.Errorf("key %q comes after %q", key, last)
+				}
+				last = key
+			}
+		}
+	}
+	if total != o.total {
+		return nil, fmt.Errorf("%d numbers in leaves, counted %d", total, o.total)
+	}
+	return seen, nil
+}
+
+func (sh *shard) check(inOrder map[uint32]int) error {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	v := sh.view.Load()
+	if sh.seq.Load()%2 != 0 || sh.depth != 0 {
+		return fmt.Errorf("seq %d, depth %d at rest", sh.seq.Load(), sh.depth)
+	}
+	staged := make(map[uint32]int)
+	for _, id := range sh.staged {
+		staged[id]++
+	}
+	keys, payload, live, ids := 0, 0, 0, make(map[uint32]bool)
+	for i, slot := range v.slots {
+		if slot == 0 {
+			continue
+		}
+		rec := v.record(slotRef(slot))
+		id := rec.id()
+		keys++
+		payload += rec.payload()
+		live += rec.size()
+		ids[id] = true
+		if at, _, found := sh.locateLocked(rec.key(), slotHash(slot)); !found || at != i {
+			return fmt.Errorf("key %q in slot %d can't be found", rec.key(), i)
+		}
+		if v.ref(id) != slotRef(slot) {
+			return fmt.Errorf("number %d of key %q points elsewhere", id, rec.key())
+		}
+		if staged[id]+inOrder[id] != 1 {
+			return fmt.Errorf("key %q is staged %d times and in the order %d times", rec.key(), staged[id], inOrder[id])
+		}
+		if err := sh.checkTimer(id, rec); err != nil {
+			return err
+		}
+	}
+	dead := 0
+	for id, n := range inOrder {
+		if !ids[id] {
+			dead += n
+		}
+	}
+	for id, n := range staged {
+		if !ids[id] {
+			dead += n
+		}
+	}
+	free := make(map[uint32]bool)
+	for _, id := range sh.freeIDs {
+		if free[id] || ids[id] || staged[id]+inOrder[id] > 0 {
+			return fmt.Errorf("number %d is free and in use", id)
+		}
+		free[id] = true
+	}
+	deadBytes := 0
+	for c, state := range sh.arena.chunks {
+		deadBytes += state.dead
+		if (state != chunkState{}) != (c < len(v.chunks) && v.chunk(c) != nil) {
+			return fmt.Errorf("chunk %d: %+v but its memory says otherwise", c, state)
+		}
+	}
+	if n := keys + dead + len(free); n != int(sh.nextID) {
+		return fmt.Errorf("%d keys, %d dead, %d free numbers, but %d were given", keys, dead, len(free), sh.nextID)
+	}
+	got := []int{sh.keys, sh.payload, sh.arena.live, sh.arena.dead, sh.deadIDs}
+	if want := []int{keys, payload, live, deadBytes, dead}; !slices.Equal(got, want) {
+		return fmt.Errorf("keys, payload, live, dead bytes, dead numbers are counted as %v, are %v", got, want)
+	}
+	return nil
+}
+
+// checkTimer checks that a key with a deadline is filed under no later time.
+func (sh *shard) checkTimer(id uint32, rec record) error {
+	w := &sh.timers
+	at := int(firstKey + id)
+	filed := at < len(w.links) && w.links[at].next != 0
+	if filed != (rec.deadline() != 0) {
+		return fmt.Errorf("key %q with deadline %d: filed is %v", rec.key(), rec.deadline(), filed)
+	}
+	if !filed {
+		return nil
+	}
+	head := w.links[at].next
+	for head >= firstKey {
+		head = w.links[head].next
+	}
+	level, i := int(head-firstHead)/perLevel, int(head-firstHead)%perLevel
+	if w.occupied[level]&(1<<i) == 0 {
+		return fmt.Errorf("key %q is in list %d of level %d, which counts as empty", rec.key(), i, level)
+	}
+	shift := level * levelBits
+	begins := w.now>>(shift+levelBits)<<(shift+levelBits) | int64(i)<<shift
+	if begins > w.tickOf(rec.deadline()) {
+		return fmt.Errorf("key %q is looked at in tick %d, its deadline is tick %d", rec.key(), begins, w.tickOf(rec.deadline()))
+	}
+	if due := sh.due.Load(); due > w.due() && due > w.timeOf(w.tickOf(rec.deadline())) {
+		return fmt.Errorf("key %q: the reaper comes at %d, its deadline is %d", rec.key(), due, rec.deadline())
+	}
+	return nil
+}

@@ -1,0 +1,421 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"runtime"
+	"strconv"
+	"time"
+	"unsafe"
+)
+
+// memory is the engine that [New] uses. Keys are spread over shards by hash;
+// each answers point operations from a hash table (shard.go) over records that the
+// garbage collector need not look into (record.go, arena.go). The keys in byte
+// order are kept beside it (order.go, walk.go), deadlines in timing wheels
+// (ttl.go), which one timer empties (reaper.go).
+//
+// Locks are taken in this order: order.mu, shards' mu by number, watchers.mu and
+// reaper.mu. Reads of single keys take none.
+type memory struct {
+	seed     maphash.Seed
+	shards   []shard
+	bits     int // shards are 1 << bits
+	options  Options
+	clock    clock
+	order    order
+	reaper   reaper
+	watchers watchers
+}
+
+var errShardFull = fmt.Errorf("%w: a shard can't address more than 32 GiB; use more shards", ErrTooLarge)
+
+func newMemory(o Options) *memory {
+	shardBits := bits.Len(uint(shardCount(o.Shards) - 1))
+	m := &memory{seed: maphash.MakeSeed(), shards: make([]shard, 1<<shardBits), bits: shardBits, options: o}
+	m.clock.start = time.Now()
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.number, sh.engine = uint32(i), m
+		sh.view.Store(emptyView)
+		sh.due.Store(math.MaxInt64)
+		sh.timers.shift = tickShift(o.ReapInterval)
+	}
+	m.order.init(m)
+	m.reaper.init(m)
+	return m
+}
+
+// shardCount returns how many shards to make: many more than there are
+// processors, so that two writers rarely meet and the steps of one shard (rehashing, say) stay short.
+func shardCount(asked int) int {
+	if asked > 0 {
+		return min(asked, 1<<16)
+	}
+	return min(max(64, 16*runtime.GOMAXPROCS(0)), 1024)
+}
+
+// tickShift returns the logarithm of the wheels' tick: at most an eighth of the interval, and 1 ms at the least.
+func tickShift(interval time.Duration) uint {
+	return uint(max(20, bits.Len64(uint64(interval/8))-1))
+}
+
+// A keyHash is the hash of a key: its upper bits choose the shard, its lower half the slot.
+type keyHash uint64
+
+func (h keyHash) slot() uint32 { return uint32(h) }
+
+func (m *memory) hash(key string) keyHash { return keyHash(maphash.String(m.seed, key)) }
+
+func (m *memory) shard(h keyHash) *shard { return &m.shards[h>>32&keyHash(len(m.shards)-1)] }
+
+func (m *memory) resolve(id keyID) (record, bool) { return m.shards[id.shard()].resolve(id.number()) }
+
+// alive says whether the key with this number is still there.
+func (m *memory) alive(id keyID) bool {
+	v := m.shards[id.shard()].view.Load()
+	return int(id.number()) < len(v.ids) && v.ref(id.number()) != 0
+}
+
+// Get implements [Engine].
+func (m *memory) Get(_ context.Context, key string) (string, error) {
+	rec, live := m.find(key)
+	if !live {
+		return "", ErrNotFound
+	}
+	return rec.value(), nil
+}
+
+// find returns the record of a live key. It takes a lock only if the key seems to have expired.
+func (m *memory) find(key string) (record, bool) {
+	h := m.hash(key)
+	rec, found := m.shard(h).lookup(key, h.slot())
+	if !found || m.clock.far(rec.deadline()) {
+		return rec, found
+	}
+	if rec.deadline() > m.clock.now() {
+		return rec, true
+	}
+	return m.settled(key)
+}
+
+// settled is find with the lock taken. A writer that judged the key just before
+// its deadline, and is about to give it a later one, has then either done so or not begun.
+func (m *memory) settled(key string) (record, bool) {
+	h := m.hash(key)
+	sh := m.shard(h)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, rec, found := sh.locateLocked(key, h.slot())
+	return rec, found && !m.clock.expired(rec.deadline())
+}
+
+// Entry implements [Engine].
+func (m *memory) Entry(_ context.Context, key string) (Entry, error) {
+	rec, live := m.find(key)
+	if !live {
+		return Entry{}, ErrNotFound
+	}
+	return m.entry(rec), nil
+}
+
+func (m *memory) entry(rec record) Entry {
+	f := rec.fields()
+	e := Entry{Key: f.key, Value: f.value, Metadata: f.metadata}
+	if f.deadline != 0 {
+		e.ExpiresAt = m.clock.wall(f.deadline, m.clock.step())
+	}
+	return e
+}
+
+// TTL implements [Engine].
+func (m *memory) TTL(_ context.Context, key string) (time.Duration, error) {
+	rec, live := m.find(key)
+	if !live {
+		return 0, ErrNotFound
+	}
+	deadline := rec.deadline()
+	if deadline == 0 {
+		return NoExpiry, nil
+	}
+	// Not below 1 ns: the deadline may pass between the two looks at the clock, and 0 would say that there is none.
+	return time.Duration(max(1, deadline-m.clock.now())), nil
+}
+
+// Now implements [Engine].
+func (m *memory) Now(context.Context) (time.Time, error) {
+	return m.clock.wall(m.clock.now(), m.clock.step()), nil
+}
+
+// Stats implements [Engine].
+func (m *memory) Stats() Stats {
+	var s Stats
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		s.Keys += int64(sh.keys)
+		s.Bytes += int64(sh.payload)
+		s.Expired += sh.expired
+		sh.mu.Unlock()
+	}
+	return s
+}
+
+// Close implements [Engine].
+func (m *memory) Close() error {
+	m.reaper.close()
+	m.order.close()
+	return nil
+}
+
+// A writing is one write operation under way: the shard's mu is held from begin to unlock.
+type writing struct {
+	*shard
+	instant
+	key  string
+	hash uint32
+	at   int // the key's slot, if it is live
+	rec  record
+	live bool
+}
+
+// begin locks the key's shard and finds the key. One that has expired is removed first.
+func (m *memory) begin(key string) writing {
+	h := m.hash(key)
+	sh := m.shard(h)
+	sh.mu.Lock()
+	w := writing{shard: sh, instant: instant{clock: &m.clock}}
+	w.findLocked(key, h.slot())
+	return w
+}
+
+func (w *writing) findLocked(key string, hash uint32) {
+	w.key, w.hash = key, hash
+	w.at, w.rec, w.live = w.locateLocked(key, hash)
+	if w.live && w.expired(w.rec.deadline()) {
+		w.expireLocked(w.at, w.rec)
+		w.live = false
+	}
+}
+
+func (w *writing) expired(deadline int64) bool { return w.instant.expired(deadline) }
+
+// deadlineFor returns the deadline that ttl means for this key.
+func (w *writing) deadlineFor(ttl time.Duration) int64 {
+	if w.live {
+		return w.deadline(ttl, w.rec.deadline())
+	}
+	return w.deadline(ttl, 0)
+}
+
+// put stores a value under the key.
+func (w *writing) put(value, metadata string, deadline int64) error {
+	f := fields{key: w.key, value: value, metadata: metadata, deadline: deadline}
+	rec, err := record{}, error(nil)
+	if w.live {
+		rec, err = w.replaceLocked(w.at, w.rec, &f)
+	} else {
+		rec, err = w.insertLocked(w.hash, &f)
+	}
+	if err == nil {
+		w.engine.watchers.emit(EventPut, rec, &w.engine.clock)
+	}
+	return err
+}
+
+// delete removes the key, which is live.
+func (w *writing) delete() {
+	w.removeLocked(w.at, w.rec)
+	w.engine.watchers.emit(EventDelete, w.rec, &w.engine.clock)
+}
+
+// expire gives the key, which is live, the deadline that ttl says.
+func (w *writing) expire(ttl time.Duration) error {
+	rec, err := w.setDeadlineLocked(w.at, w.rec, w.deadlineFor(ttl))
+	if err == nil {
+		w.rec = rec
+	}
+	return err
+}
+
+func (w *writing) incr(delta int64, ttl time.Duration) (int64, error) {
+	var old int64
+	metadata, deadline := "", int64(0)
+	if w.live {
+		f := w.rec.fields()
+		var ok bool
+		if old, ok = parseInteger(f.value); !ok {
+			return 0, ErrNotInteger
+		}
+		metadata, deadline = f.metadata, f.deadline
+	} else {
+		deadline = w.deadlineFor(ttl)
+	}
+	sum, ok := addInteger(old, delta)
+	if !ok {
+		return 0, ErrOverflow
+	}
+	var buf [20]byte
+	text := strconv.AppendInt(buf[:0], sum, 10)
+	return sum, w.put(unsafe.String(&text[0], len(text)), metadata, deadline)
+}
+
+// parseInteger parses an int64 as strconv.FormatInt prints it, and nothing else.
+func parseInteger(s string) (int64, bool) {
+	digits := s
+	if len(s) > 0 && s[0] == '-' {
+		digits = s[1:]
+	}
+	if digits == "" || len(digits) > 19 || digits[0] == '0' && s != "0" {
+		return 0, false
+	}
+	var n uint64
+	for i := range len(digits) {
+		d := digits[i] - '0'
+		if d > 9 {
+			return 0, false
+		}
+		n = n*10 + uint64(d) // 19 digits don't overflow uint64
+	}
+	if len(digits) < len(s) {
+		return -int64(n), n <= 1<<63
+	}
+	return int64(n), n <= math.MaxInt64
+}
+
+func addInteger(a, b int64) (int64, bool) {
+	sum := a + b
+	return sum, (sum > a) == (b > 0)
+}
+
+// Set implements [Engine].
+func (m *memory) Set(_ context.Context, key, value string, ttl time.Duration) error {
+	w := m.begin(key)
+	defer w.unlock()
+	return w.put(value, "", w.deadlineFor(ttl))
+}
+
+// Put implements [Engine].
+func (m *memory) Put(_ context.Context, e Entry) error {
+	w := m.begin(e.Key)
+	defer w.unlock()
+	deadline := m.clock.deadline(e.ExpiresAt, m.clock.step())
+	if deadline != 0 && deadline <= w.now() {
+		if w.live {
+			w.delete()
+		}
+		return nil
+	}
+	return w.put(e.Value, e.Metadata, deadline)
+}
+
+// SetNX implements [Engine].
+func (m *memory) SetNX(_ context.Context, key, value string, ttl time.Duration) (bool, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if w.live {
+		return false, nil
+	}
+	err := w.put(value, "", w.deadlineFor(ttl))
+	return err == nil, err
+}
+
+// CompareAndSwap implements [Engine].
+func (m *memory) CompareAndSwap(_ context.Context, key, old, new string, ttl time.Duration) (bool, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live {
+		return false, nil
+	}
+	f := w.rec.fields()
+	if f.value != old {
+		return false, nil
+	}
+	err := w.put(new, f.metadata, w.deadlineFor(ttl))
+	return err == nil, err
+}
+
+// CompareAndDelete implements [Engine].
+func (m *memory) CompareAndDelete(_ context.Context, key, old string) (bool, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live || w.rec.value() != old {
+		return false, nil
+	}
+	w.delete()
+	return true, nil
+}
+
+// Incr implements [Engine].
+func (m *memory) Incr(_ context.Context, key string, delta int64, ttl time.Duration) (int64, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	return w.incr(delta, ttl)
+}
+
+// Expire implements [Engine].
+func (m *memory) Expire(_ context.Context, key string, ttl time.Duration) (bool, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live {
+		return false, nil
+	}
+	err := w.expire(ttl)
+	return err == nil, err
+}
+
+// Delete implements [Engine].
+func (m *memory) Delete(_ context.Context, key string) (bool, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if w.live {
+		w.delete()
+	}
+	return w.live, nil
+}
+
+// GetDelete implements [Engine].
+func (m *memory) GetDelete(_ context.Context, key string) (string, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live {
+		return "", ErrNotFound
+	}
+	w.delete()
+	return w.rec.value(), nil
+}
+
+// GetExpire implements [Engine].
+func (m *memory) GetExpire(_ context.Context, key string, ttl time.Duration) (string, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live {
+		return "", ErrNotFound
+	}
+	if err := w.expire(ttl); err != nil {
+		return "", err
+	}
+	return w.rec.value(), nil
+}
+
+// Take implements [Engine].
+func (m *memory) Take(_ context.Context, key string, q Quota, n int64, dry bool) (Usage, error) {
+	w := m.begin(key)
+	defer w.unlock()
+	old := ""
+	if w.live {
+		old = w.rec.value()
+	}
+	next, ttl, usage, err := q.Take(old, m.clock.micros(w.now()), n)
+	if err != nil || dry || next == old {
+		return usage, err
+	}
+	if next == "" {
+		w.delete()
+		return usage, nil
+	}
+	return usage, w.put(next, "", w.deadlineFor(ttl))
+}

@@ -1,0 +1,171 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMemoryAgainstModel plays random operations on a store and on a plain map,
+// in virtual time, and then holds the engine's parts against each other.
+func TestMemoryAgainstModel(t *testing.T) {
+	for _, shards := range []int{1, 8} {
+		for seed := range uint64(6) {
+			t.Run(fmt.Sprintf("shards=%d,seed=%d", shards, seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { playModel(t, shards, seed) })
+			})
+		}
+	}
+}
+
+type modelEntry struct {
+	value, metadata string
+	deadline        time.Time // zero: none
+}
+
+type model struct {
+	entries map[string]modelEntry
+}
+
+func (m *model) get(key string) (modelEntry, bool) {
+	e, ok := m.entries[key]
+	if ok && !e.deadline.IsZero() && !e.deadline.After(time.Now()) {
+		delete(m.entries, key)
+		return modelEntry{}, false
+	}
+	return e, ok
+}
+
+func deadlineOf(ttl time.Duration, kept time.Time) time.Time {
+	switch ttl {
+	case NoExpiry:
+		return time.Time{}
+	case KeepTTL:
+		return kept
+	}
+	return time.Now().Add(ttl)
+}
+
+func playModel(t *testing.T, shards int, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := New(&Options{Shards: shards})
+	defer s.Close()
+	m := &model{entries: make(map[string]modelEntry)}
+	ctx := context.Background()
+	ttls := []time.Duration{NoExpiry, KeepTTL, time.Nanosecond, time.Millisecond, time.Second, time.Minute, time.Hour, 300 * time.Hour, 1<<63 - 1}
+	space := []int{50, 5000}[seed%2]
+	for step := range 20000 {
+		key := fmt.Sprintf("key:%05d", rng.IntN(space))
+		value := strings.Repeat(string(rune('a'+rng.IntN(26))), []int{0, 3, 60, 900, 20000}[rng.IntN(100)*rng.IntN(100)/2000])
+		ttl := ttls[rng.IntN(len(ttls))]
+		old, live := m.get(key)
+		switch op := rng.IntN(14); op {
+		case 0, 1, 2:
+			require.NoError(t, s.Set(ctx, key, value, ttl))
+			m.entries[key] = modelEntry{value, "", deadlineOf(ttl, old.deadline)}
+		case 3:
+			ok, err := s.SetNX(ctx, key, value, ttl)
+			require.NoError(t, err)
+			require.Equal(t, !live, ok)
+			if ok {
+				m.entries[key] = modelEntry{value, "", deadlineOf(ttl, time.Time{})}
+			}
+		case 4:
+			ok, err := s.CompareAndSwap(ctx, key, old.value, value, ttl)
+			require.NoError(t, err)
+			require.Equal(t, live, ok)
+			if ok {
+				m.entries[key] = modelEntry{value, old.metadata, deadlineOf(ttl, old.deadline)}
+			}
+		case 5, 6:
+			n, err := s.Delete(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, live, n == 1)
+			delete(m.entries, key)
+		case 7:
+			ok, err := s.Expire(ctx, key, ttl)
+			require.NoError(t, err)
+			require.Equal(t, live, ok)
+			if ok {
+				old.deadline = deadlineOf(ttl, old.deadline)
+				m.entries[key] = old
+			}
+		case 8:
+			e := Entry{Key: key, Value: value, Metadata: `{"a":1}`}
+			if ttl > 0 {
+				e.ExpiresAt = time.Now().Add(ttl)
+			}
+			require.NoError(t, s.Put(ctx, e))
+			m.entries[key] = modelEntry{value, e.Metadata, e.ExpiresAt}
+		case 9:
+			d := time.Duration(rng.Int64N(int64([]time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour}[rng.IntN(4)])))
+			time.Sleep(d)
+		case 10:
+			v, err := s.GetExpire(ctx, key, ttl)
+			require.Equal(t, live, err == nil)
+			if live {
+				require.Equal(t, old.value, v)
+				old.deadline = deadlineOf(ttl, old.deadline)
+				m.entries[key] = old
+			}
+		default:
+			e, err := s.Entry(ctx, key)
+			require.Equal(t, live, !errors.Is(err, ErrNotFound), "step %d", step)
+			if live {
+				require.Equal(t, old.value, e.Value)
+				require.Equal(t, old.metadata, e.Metadata)
+				require.Equal(t, old.deadline.IsZero(), e.ExpiresAt.IsZero())
+				if old.deadline.Year() >= 2290 { // the largest ttl saturates 292 years after the store was made
+					require.GreaterOrEqual(t, e.ExpiresAt.Year(), 2290)
+				} else if !old.deadline.IsZero() {
+					require.WithinDuration(t, old.deadline, e.ExpiresAt, 0)
+				}
+			}
+		}
+		if step%2500 == 0 {
+			compareScan(t, s, m)
+		}
+	}
+	compareScan(t, s, m)
+	synctest.Wait()
+	require.NoError(t, s.engine.(*memory).check())
+}
+
+func compareScan(t *testing.T, s *Store, m *model) {
+	t.Helper()
+	for key := range maps.Clone(m.entries) {
+		m.get(key)
+	}
+	want := slices.Sorted(maps.Keys(m.entries))
+	var got []string
+	for e, err := range s.Scan(context.Background(), Range{}) {
+		require.NoError(t, err)
+		require.Equal(t, m.entries[e.Key].value, e.Value)
+		got = append(got, e.Key)
+	}
+	require.Equal(t, want, got)
+	var reversed []string
+	for e, err := range s.Scan(context.Background(), Range{Reverse: true, KeysOnly: true}) {
+		require.NoError(t, err)
+		reversed = append(reversed, e.Key)
+	}
+	slices.Reverse(reversed)
+	require.Equal(t, want, reversed)
+	if len(want) > 10 {
+		var ranged []string
+		for e, err := range s.Scan(context.Background(), Range{From: want[3], To: want[len(want)-3]}) {
+			require.NoError(t, err)
+			ranged = append(ranged, e.Key)
+		}
+		require.Equal(t, want[3:len(want)-3], ranged)
+	}
+}

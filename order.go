@@ -1,0 +1,441 @@
+package kv
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidwall/btree"
+)
+
+// An order keeps all keys in byte order for scans: a B+ tree, whose inner part
+// is a tidwall B-tree of leaves and whose leaves, the leaves, are plain arrays of
+// some thousand key numbers, 8 bytes each.
+//
+// Point operations never touch it. A new key's number is staged in its shard; a background goroutine that lives only
+// as long as there is work ("kick") hands staged numbers to their leaves, where
+// they stay unsorted until a scan comes by or the leaf has grown too large. Keys that are gone leave
+// their number behind; it is swept out when such numbers pile up. So a write pays a few
+// nanoseconds for the order, the first scan sorts no more than the leaves that it
+// walks, and a key that lives shortly never gets here at all.
+//
+// docs/design.md has the figures, and what else was tried.
+type order struct {
+	engine *memory
+	dirty  []atomic.Uint64 // bit i%64 of word i/64: shard i has staged numbers
+	busy   atomic.Bool     // the background goroutine runs
+
+	mu    sync.RWMutex // taken before a shard's mu
+	tree  *btree.BTreeG[*leaf]
+	total int // guarded by mu: numbers in all leaves
+
+	life   sync.Mutex
+	closed bool           // guarded by life
+	work   sync.WaitGroup // Add is guarded by life
+}
+
+// A keyID is the number of a shard and of a key in it.
+type keyID uint64
+
+func makeKeyID(shard, id uint32) keyID { return keyID(shard)<<32 | keyID(id) }
+func (k keyID) shard() uint32          { return uint32(k >> 32) }
+func (k keyID) number() uint32         { return uint32(k) }
+
+// A leaf holds the numbers of the keys from low up to the next leaf's low. The order's mu guards it.
+type leaf struct {
+	low     string
+	sorted  []keyID // in the order of their keys
+	pending []keyID // in no order
+	changes uint64  // grows with every change
+}
+
+const (
+	maxLeaf     = 4096 // a leaf with more is split
+	minLeaf     = maxLeaf / 8
+	stageTarget = 256  // staged numbers of a shard at which the background work begins
+	stageLimit  = 4096 // at which the writer itself does it
+)
+
+func (o *order) init(m *memory) {
+	o.engine = m
+	o.dirty = make([]atomic.Uint64, (len(m.shards)+63)/64)
+	o.tree = btree.NewBTreeGOptions(func(a, b *leaf) bool { return a.low < b.low }, btree.Options{NoLocks: true})
+	o.tree.Set(&leaf{})
+}
+
+// markDirty notes that a shard has staged numbers.
+func (o *order) markDirty(shard uint32) { o.dirty[shard/64].Or(1 << (shard % 64)) }
+
+// kick starts the background work if it isn't under way.
+func (o *order) kick() {
+	if o.busy.Load() || !o.busy.CompareAndSwap(false, true) {
+		return
+	}
+	o.life.Lock()
+	defer o.life.Unlock()
+	if o.closed {
+		return
+	}
+	o.work.Add(1)
+	go func() {
+		defer o.work.Done()
+		o.catchUp()
+	}()
+}
+
+func (o *order) close() {
+	o.life.Lock()
+	o.closed = true
+	o.life.Unlock()
+	o.work.Wait()
+}
+
+// catchUp hands out what is staged, splits leaves and sweeps, until nothing of that is due.
+func (o *order) catchUp() {
+	for {
+		o.handOut()
+		o.splitAll()
+		if o.shouldSweep() {
+			o.sweep()
+		}
+		if o.behind() {
+			continue
+		}
+		o.busy.Store(false)
+		if !o.behind() || !o.busy.CompareAndSwap(false, true) {
+			return
+		}
+	}
+}
+
+// behind says whether a shard has more staged than it should.
+func (o *order) behind() bool {
+	for i := range o.engine.shards {
+		sh := &o.engine.shards[i]
+		sh.mu.Lock()
+		n := len(sh.staged)
+		sh.mu.Unlock()
+		if n >= stageTarget {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *order) isDirty() bool {
+	for i := range o.dirty {
+		if o.dirty[i].Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// handOut gives all staged numbers to their leaves.
+func (o *order) handOut() {
+	if !o.isDirty() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range o.engine.shards {
+		word, bit := &o.dirty[i/64], uint64(1)<<(i%64)
+		if word.Load()&bit != 0 {
+			word.And(^bit)
+			o.handOutShardLocked(&o.engine.shards[i])
+		}
+	}
+}
+
+func (o *order) handOutShardLocked(sh *shard) {
+	sh.mu.Lock()
+	staged := sh.staged
+	sh.staged = nil
+	sh.mu.Unlock()
+	var dead []uint32
+	var pivot leaf
+	for _, id := range staged {
+		rec, ok := sh.resolve(id)
+		if !ok {
+			dead = append(dead, id)
+			continue
+		}
+		pivot.low = rec.key()
+		s := o.leafLocked(&pivot)
+		s.pending = append(s.pending, makeKeyID(sh.number, id))
+		s.changes++
+	}
+	o.total += len(staged) - len(dead)
+	sh.release(dead)
+}
+
+// release makes numbers available again that the order has dropped.
+func (sh *shard) release(ids []uint32) {
+	if len(ids) == 0 {
+		return
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.freeIDsLocked(ids...)
+}
+
+// leafLocked returns the leaf that the key pivot.low belongs to. o.mu is held, for reading at least.
+func (o *order) leafLocked(pivot *leaf) *leaf {
+	var found *leaf
+	o.tree.Descend(pivot, func(s *leaf) bool {
+		found = s
+		return false
+	})
+	return found
+}
+
+// beforeLocked returns the leaf before s, nil if there is none. o.mu is held, for reading at least.
+func (o *order) beforeLocked(s *leaf) *leaf {
+	var found *leaf
+	o.tree.Descend(s, func(t *leaf) bool {
+		found = t
+		return t.low == s.low
+	})
+	if found != nil && found.low == s.low {
+		return nil
+	}
+	return found
+}
+
+// afterLocked returns the leaf behind s, nil if there is none. o.mu is held, for reading at least.
+func (o *order) afterLocked(s *leaf) *leaf {
+	var found *leaf
+	o.tree.Ascend(s, func(t *leaf) bool {
+		found = t
+		return t.low == s.low
+	})
+	if found != nil && found.low == s.low {
+		return nil
+	}
+	return found
+}
+
+// leaves returns all leaves as they are now.
+func (o *order) leaves() []*leaf {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.tree.Items()
+}
+
+// splitAll splits the leaves that are too large, one hold of mu each.
+func (o *order) splitAll() {
+	for _, s := range o.leaves() {
+		o.mu.Lock()
+		if len(s.sorted)+len(s.pending) > maxLeaf {
+			o.settleLocked(s)
+		}
+		o.mu.Unlock()
+	}
+}
+
+// keyed is a key number with its key and, for fast comparison, the 8 bytes behind what all keys to sort have in common.
+type keyed struct {
+	digest uint64
+	key    string
+	id     keyID
+}
+
+func compareKeyed(a, b keyed) int {
+	if c := cmp.Compare(a.digest, b.digest); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.key, b.key)
+}
+
+// settleLocked sorts a leaf, drops the numbers of dead keys, and splits it if it is too large.
+func (o *order) settleLocked(s *leaf) {
+	var dead deadIDs
+	pending := o.resolveLocked(s.pending, &dead)
+	setDigests(pending)
+	slices.SortFunc(pending, compareKeyed)
+	all := pending
+	if len(s.sorted) > 0 {
+		all = merge(o.resolveLocked(s.sorted, &dead), pending)
+	}
+	o.total -= len(s.sorted) + len(s.pending) - len(all)
+	o.setLocked(s, all)
+	dead.release(o.engine)
+}
+
+// setLocked makes all the keys of s, in several leaves if they are many.
+func (o *order) setLocked(s *leaf, all []keyed) {
+	pieces := 1
+	if len(all) > maxLeaf {
+		pieces = (len(all) + maxLeaf/2 - 1) / (maxLeaf / 2)
+	}
+	for i := range pieces {
+		part := all[i*len(all)/pieces : (i+1)*len(all)/pieces]
+		t := s
+		if i > 0 {
+			t = &leaf{low: strings.Clone(part[0].key)} // not to keep a chunk alive
+			o.tree.Set(t)
+		}
+		t.sorted, t.pending = ids(part), nil
+		t.changes++
+	}
+}
+
+func ids(keys []keyed) []keyID {
+	list := make([]keyID, len(keys))
+	for i := range keys {
+		list[i] = keys[i].id
+	}
+	return list
+}
+
+// resolveLocked returns the keys of numbers, and notes which are dead.
+func (o *order) resolveLocked(numbers []keyID, dead *deadIDs) []keyed {
+	keys := make([]keyed, 0, len(numbers))
+	for _, id := range numbers {
+		if rec, ok := o.engine.resolve(id); ok {
+			keys = append(keys, keyed{key: rec.key(), id: id})
+		} else {
+			dead.add(id)
+		}
+	}
+	return keys
+}
+
+// setDigests prepares keys for sorting.
+func setDigests(keys []keyed) {
+	if len(keys) < 2 {
+		return
+	}
+	common := keys[0].key
+	for i := range keys[1:] {
+		common = commonPrefix(common, keys[i+1].key)
+	}
+	for i := range keys {
+		keys[i].digest = digest(keys[i].key[len(common):])
+	}
+}
+
+func commonPrefix(a, b string) string {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return a[:i]
+		}
+	}
+	return a[:n]
+}
+
+// digest returns the first 8 bytes of s as a number that compares as they do. Shorter strings are padded with zeros; so equal digests say nothing.
+func digest(s string) uint64 {
+	if len(s) >= 8 {
+		return binary.BigEndian.Uint64([]byte(s[:8]))
+	}
+	var d uint64
+	for i := range len(s) {
+		d |= uint64(s[i]) << (56 - 8*i)
+	}
+	return d
+}
+
+// merge merges two sorted lists.
+func merge(a, b []keyed) []keyed {
+	all := make([]keyed, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].key <= b[0].key {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
+}
+
+// deadIDs collects numbers of keys that are gone, by shard.
+type deadIDs map[uint32][]uint32
+
+func (d *deadIDs) add(id keyID) {
+	if *d == nil {
+		*d = make(deadIDs)
+	}
+	(*d)[id.shard()] = append((*d)[id.shard()], id.number())
+}
+
+func (d deadIDs) release(m *memory) {
+	for shard, ids := range d {
+		m.shards[shard].release(ids)
+	}
+}
+
+// shouldSweep says whether a fifth of the numbers in the leaves belongs to keys that are gone.
+func (o *order) shouldSweep() bool {
+	dead := 0
+	for i := range o.engine.shards {
+		sh := &o.engine.shards[i]
+		sh.mu.Lock()
+		dead += sh.deadIDs
+		sh.mu.Unlock()
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return dead > stageTarget && dead > o.total/5
+}
+
+// sweep drops the numbers of dead keys from all leaves, one hold of mu each.
+func (o *order) sweep() {
+	for _, s := range o.leaves() {
+		o.mu.Lock()
+		var dead deadIDs
+		before := len(s.sorted) + len(s.pending)
+		s.sorted = o.liveLocked(s.sorted, &dead)
+		s.pending = o.liveLocked(s.pending, &dead)
+		if n := len(s.sorted) + len(s.pending); n != before {
+			o.total -= before - n
+			s.changes++
+		}
+		o.joinLocked(s)
+		o.mu.Unlock()
+		dead.release(o.engine)
+	}
+}
+
+// liveLocked returns numbers without those of dead keys, in new memory if there are any.
+func (o *order) liveLocked(numbers []keyID, dead *deadIDs) []keyID {
+	gone := 0
+	for _, id := range numbers {
+		if !o.engine.alive(id) {
+			gone++
+		}
+	}
+	if gone == 0 {
+		return numbers
+	}
+	live := make([]keyID, 0, len(numbers)-gone)
+	for _, id := range numbers {
+		if o.engine.alive(id) {
+			live = append(live, id)
+		} else {
+			dead.add(id)
+		}
+	}
+	return live
+}
+
+// joinLocked gives the keys of a leaf that has become small to the one before it, if that is small, too.
+func (o *order) joinLocked(s *leaf) {
+	if s.low == "" || len(s.sorted)+len(s.pending) >= minLeaf {
+		return
+	}
+	left := o.beforeLocked(s)
+	if len(left.sorted)+len(left.pending) > maxLeaf/2 {
+		return
+	}
+	o.tree.Delete(s)
+	left.sorted = append(left.sorted, s.sorted...)
+	left.pending = append(left.pending, s.pending...)
+	left.changes++
+	s.sorted, s.pending = nil, nil
+	s.changes++
+}

@@ -1,0 +1,544 @@
+package kv
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A shard holds the keys of one part of the hash space: an open-addressing table
+// of refs, and the arena with the records that they point to.
+//
+// Writers hold mu. Readers hold nothing: they follow view -> slot -> chunk ->
+// record through atomic loads. Replacing a record is one store of its slot, which needs nothing
+// more. What would mislead a reader on its way (moving slots, letting a chunk
+// go, replacing the view, the steps of a transaction) happens while seq is odd,
+// and a reader that finds seq odd or changed starts again. It compares seq
+// before it follows a pointer into a chunk, so it never reads memory that is being written.
+type shard struct {
+	// Read by every Get, written rarely: on a cache line of its own.
+	seq  atomic.Uint64
+	view atomic.Pointer[view]
+	_    [48]byte
+
+	mu      sync.Mutex
+	depth   int    // guarded by mu: nesting of begin
+	number  uint32 // immutable: this shard's place in the engine
+	engine  *memory
+	arena   arena    // guarded by mu
+	timers  wheel    // guarded by mu
+	keys    int      // guarded by mu: records in the table
+	payload int      // guarded by mu: bytes of keys, values and metadata
+	expired int64    // guarded by mu: total
+	freeIDs []uint32 // guarded by mu: numbers of no key, to be given again
+	nextID  uint32   // guarded by mu: numbers from here on were never given
+	deadIDs int      // guarded by mu: numbers of keys that are gone but still in the order
+	staged  []uint32 // guarded by mu: numbers of keys that are not in the order yet
+	behind  bool     // guarded by mu: the order has work with this shard
+	due     atomic.Int64
+}
+
+// view is what readers see of a shard.
+type view struct {
+	slots  []uint64         // hash << 32 | ref; 0: empty. At least one is empty
+	chunks []unsafe.Pointer // by chunk number; nil for one that was let go
+	ids    []uint32         // by key number: the ref of its record; 0 for a number of no key
+}
+
+// The elements of a view are read and written atomically, except to copy them with mu held.
+
+func (v *view) slot(i int) uint64          { return atomic.LoadUint64(&v.slots[i]) }
+func (v *view) setSlot(i int, slot uint64) { atomic.StoreUint64(&v.slots[i], slot) }
+func (v *view) chunk(c int) unsafe.Pointer { return atomic.LoadPointer(&v.chunks[c]) }
+func (v *view) ref(id uint32) ref          { return ref(atomic.LoadUint32(&v.ids[id])) }
+func (v *view) setRef(id uint32, r ref)    { atomic.StoreUint32(&v.ids[id], uint32(r)) }
+func (v *view) record(r ref) record        { return r.at(v.chunk(r.chunk())) }
+
+func (v *view) setChunk(c int, p unsafe.Pointer) { atomic.StorePointer(&v.chunks[c], p) }
+
+// next returns the slot behind i.
+func (v *view) next(i int) int {
+	if i++; i == len(v.slots) {
+		return 0
+	}
+	return i
+}
+
+var emptyView = &view{slots: make([]uint64, 1)}
+
+const (
+	minSlots    = 16
+	lookupTries = 64 // before a reader gives up on luck and takes the lock
+)
+
+// home returns the slot at which the search for a hash begins. It grows with the hash, so that
+// rehashing walks memory from front to back.
+func (v *view) home(hash uint32) int {
+	hi, _ := bits.Mul64(uint64(hash)<<32, uint64(len(v.slots)))
+	return int(hi)
+}
+
+func slotOf(hash uint32, r ref) uint64 { return uint64(hash)<<32 | uint64(r) }
+func slotHash(slot uint64) uint32      { return uint32(slot >> 32) }
+func slotRef(slot uint64) ref          { return ref(uint32(slot)) }
+
+// lookup returns the record of key without taking the lock. This is the hot path of Get.
+func (sh *shard) lookup(key string, hash uint32) (rec record, found bool) {
+	for range lookupTries {
+		seq := sh.seq.Load()
+		if seq&1 != 0 {
+			continue
+		}
+		rec, found, ok := sh.tryLookup(key, hash, seq)
+		if ok {
+			return rec, found
+		}
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, rec, found = sh.locateLocked(key, hash)
+	return rec, found
+}
+
+// tryLookup is one try of lookup; ok is false if seq changed meanwhile.
+func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, found, ok bool) {
+	v := sh.view.Load()
+	for i := v.home(hash); ; i = v.next(i) {
+		slot := v.slot(i)
+		if slot == 0 {
+			return record{}, false, sh.seq.Load() == seq
+		}
+		if slotHash(slot) != hash {
+			continue
+		}
+		r := slotRef(slot)
+		base := v.chunk(r.chunk())
+		if sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
+			return record{}, false, false
+		}
+		if rec := r.at(base); rec.key() == key {
+			return rec, true, true
+		}
+	}
+}
+
+// resolve returns the current record of the key with this number, without
+// taking the lock; false if the key is gone.
+func (sh *shard) resolve(id uint32) (record, bool) {
+	for range lookupTries {
+		seq := sh.seq.Load()
+		v := sh.view.Load()
+		if seq&1 != 0 || int(id) >= len(v.ids) {
+			continue
+		}
+		r := v.ref(id)
+		if r == 0 {
+			return record{}, false
+		}
+		base := v.chunk(r.chunk())
+		if sh.seq.Load() == seq {
+			return r.at(base), true
+		}
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	v := sh.view.Load()
+	if r := v.ref(id); r != 0 {
+		return v.record(r), true
+	}
+	return record{}, false
+}
+
+// locateLocked returns the slot and the record of key, or the slot where it would go.
+func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
+	v := sh.view.Load()
+	for i := v.home(hash); ; i = v.next(i) {
+		slot := v.slot(i)
+		if slot == 0 {
+			return i, record{}, false
+		}
+		if slotHash(slot) != hash {
+			continue
+		}
+		if rec := v.record(slotRef(slot)); rec.key() == key {
+			return i, rec, true
+		}
+	}
+}
+
+// beginLocked makes readers wait until the matching endLocked. Calls nest.
+func (sh *shard) beginLocked() {
+	if sh.depth++; sh.depth == 1 {
+		sh.seq.Add(1)
+	}
+}
+
+func (sh *shard) endLocked() {
+	if sh.depth--; sh.depth == 0 {
+		sh.seq.Add(1)
+	}
+}
+
+// unlock unlocks mu, and sees to the order if the write made it fall behind.
+func (sh *shard) unlock() {
+	behind, over := sh.behind, len(sh.staged) >= stageLimit
+	sh.behind = false
+	sh.mu.Unlock()
+	if behind {
+		sh.engine.order.kick()
+	}
+	if over { // the background work can't keep up: this writer does some of it
+		sh.engine.order.handOut()
+	}
+}
+
+// changeViewLocked replaces the view by one that change has altered.
+func (sh *shard) changeViewLocked(change func(*view)) {
+	next := *sh.view.Load()
+	change(&next)
+	sh.beginLocked()
+	sh.view.Store(&next)
+	sh.endLocked()
+}
+
+// appendLocked writes a record into the arena. The result is on no one's way yet.
+func (sh *shard) appendLocked(id uint32, f *fields) (ref, record, error) {
+	n := f.size()
+	chunk, offset := 0, 0
+	switch {
+	case n >= ownChunkBytes:
+		if chunk = sh.addChunkLocked(n); chunk == 0 {
+			return 0, record{}, errShardFull
+		}
+	default:
+		if !sh.arena.fits(n) {
+			if err := sh.openChunkLocked(n); err != nil {
+				return 0, record{}, err
+			}
+		}
+		chunk = sh.arena.open
+		offset = sh.arena.chunks[chunk].used
+	}
+	sh.arena.chunks[chunk].used = offset + n
+	sh.arena.live += n
+	r := makeRef(chunk, offset)
+	rec := r.at(sh.view.Load().chunk(chunk))
+	rec.write(id, f)
+	return r, rec, nil
+}
+
+// openChunkLocked replaces the open chunk by one with room for n bytes.
+func (sh *shard) openChunkLocked(n int) error {
+	old := sh.arena.open
+	next := sh.addChunkLocked(sh.arena.nextChunkBytes(n))
+	if next == 0 {
+		return errShardFull
+	}
+	sh.arena.open = next
+	if old != 0 {
+		if c := &sh.arena.chunks[old]; c.dead == c.used {
+			sh.dropChunkLocked(old)
+		}
+	}
+	return nil
+}
+
+// addChunkLocked makes a chunk of n bytes and returns its number, 0 if a shard can't have more.
+func (sh *shard) addChunkLocked(n int) int {
+	c := sh.arena.number()
+	if c == 0 {
+		return 0
+	}
+	memory := make([]byte, n)
+	if c >= len(sh.view.Load().chunks) {
+		sh.changeViewLocked(func(v *view) { v.chunks = grown(v.chunks, c+1) })
+	}
+	sh.view.Load().setChunk(c, unsafe.Pointer(&memory[0]))
+	sh.arena.chunks[c] = chunkState{size: n}
+	return c
+}
+
+// grown returns a copy of s with room for n elements and a quarter more.
+func grown[T any](s []T, n int) []T {
+	t := make([]T, n+n/4+2)
+	copy(t, s)
+	return t
+}
+
+// dropChunkLocked lets a chunk go in which no live record is left.
+func (sh *shard) dropChunkLocked(c int) {
+	sh.beginLocked()
+	sh.view.Load().setChunk(c, nil)
+	sh.endLocked()
+	sh.arena.dead -= sh.arena.chunks[c].dead
+	sh.arena.chunks[c] = chunkState{}
+	sh.arena.free = append(sh.arena.free, uint32(c))
+	if c == sh.arena.open {
+		sh.arena.open = 0
+	}
+}
+
+// buryLocked counts the record at r, to which nothing points any more, as dead.
+func (sh *shard) buryLocked(r ref, rec record) {
+	n := rec.size()
+	c := r.chunk()
+	state := &sh.arena.chunks[c]
+	state.dead += n
+	sh.arena.dead += n
+	sh.arena.live -= n
+	if state.dead == state.used && c != sh.arena.open {
+		sh.dropChunkLocked(c)
+	}
+}
+
+// compactLocked empties the chunk that has the most dead bytes, if the arena is wasteful. One chunk at
+// a time bounds the step; each write that leaves waste behind makes one.
+func (sh *shard) compactLocked() {
+	if !sh.arena.wasteful() {
+		return
+	}
+	c := sh.arena.victim()
+	if c == 0 {
+		return
+	}
+	base := sh.view.Load().chunk(c)
+	used := sh.arena.chunks[c].used
+	for offset := 0; offset < used; {
+		r := makeRef(c, offset)
+		rec := r.at(base)
+		offset += rec.size()
+		if sh.view.Load().ref(rec.id()) == r && !sh.moveLocked(r, rec) {
+			return
+		}
+	}
+}
+
+// moveLocked copies a record to the open chunk.
+func (sh *shard) moveLocked(r ref, rec record) bool {
+	f := rec.fields()
+	to, _, err := sh.appendLocked(rec.id(), &f)
+	if err != nil {
+		return false // no chunk to be had: stay wasteful
+	}
+	v := sh.view.Load()
+	hash := sh.engine.hash(f.key).slot()
+	i := v.home(hash)
+	for v.slot(i) != slotOf(hash, r) {
+		i = v.next(i)
+	}
+	v.setSlot(i, slotOf(hash, to))
+	v.setRef(rec.id(), to)
+	sh.buryLocked(r, rec)
+	return true
+}
+
+// insertLocked adds a key that is not in the table.
+func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
+	sh.reserveLocked()
+	id := sh.takeIDLocked()
+	r, rec, err := sh.appendLocked(id, f)
+	if err != nil {
+		sh.freeIDs = append(sh.freeIDs, id)
+		return record{}, err
+	}
+	v := sh.view.Load()
+	v.setRef(id, r)
+	i := v.home(hash)
+	for v.slot(i) != 0 {
+		i = v.next(i)
+	}
+	v.setSlot(i, slotOf(hash, r))
+	sh.keys++
+	sh.payload += f.payload()
+	sh.stageLocked(id)
+	sh.scheduleLocked(id, 0, f.deadline)
+	return rec, nil
+}
+
+// replaceLocked gives the key at slot a new record.
+func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
+	id, was := old.id(), old.deadline()
+	to, rec, err := sh.appendLocked(id, f)
+	if err != nil {
+		return record{}, err
+	}
+	v := sh.view.Load()
+	slot := v.slot(at)
+	v.setSlot(at, slotOf(slotHash(slot), to))
+	v.setRef(id, to)
+	sh.payload += f.payload() - old.payload()
+	sh.scheduleLocked(id, was, f.deadline)
+	sh.buryLocked(slotRef(slot), old)
+	sh.compactLocked()
+	return rec, nil
+}
+
+// setDeadlineLocked changes the deadline of the key at slot, in place if its record has room for one.
+func (sh *shard) setDeadlineLocked(at int, rec record, deadline int64) (record, error) {
+	was := rec.deadline()
+	if was == deadline {
+		return rec, nil
+	}
+	if rec.hasRoom() {
+		rec.setDeadline(deadline)
+		sh.scheduleLocked(rec.id(), was, deadline)
+		return rec, nil
+	}
+	f := rec.fields()
+	f.deadline = deadline
+	return sh.replaceLocked(at, rec, &f)
+}
+
+// removeLocked removes the key at slot.
+func (sh *shard) removeLocked(at int, rec record) {
+	v := sh.view.Load()
+	id, r := rec.id(), slotRef(v.slot(at))
+	sh.beginLocked()
+	v.unslot(at)
+	v.setRef(id, 0)
+	sh.endLocked()
+	sh.keys--
+	sh.payload -= rec.payload()
+	sh.timers.remove(id) // now: a lock that was released must not stay for its ttl
+	sh.unstageLocked(id)
+	sh.buryLocked(r, rec)
+	sh.compactLocked()
+	sh.shrinkLocked()
+}
+
+// unslot empties slot i and moves those behind it that the gap would hide.
+func (v *view) unslot(i int) {
+	n := len(v.slots)
+	for j := v.next(i); ; j = v.next(j) {
+		slot := v.slots[j]
+		if slot == 0 {
+			break
+		}
+		home := v.home(slotHash(slot))
+		if (j-home+n)%n >= (j-i+n)%n { // home is at or before the gap
+			v.setSlot(i, slot)
+			i = j
+		}
+	}
+	v.setSlot(i, 0)
+}
+
+// reserveLocked makes room for one more key in the table, which is at most 4/5 full.
+func (sh *shard) reserveLocked() {
+	n := len(sh.view.Load().slots)
+	if (sh.keys+1)*5 > n*4 {
+		sh.rehashLocked(max(minSlots, n+n/4))
+	}
+}
+
+// shrinkLocked gives back what a table that was once fuller holds.
+func (sh *shard) shrinkLocked() {
+	n := len(sh.view.Load().slots)
+	if n > minSlots && sh.keys < n/4 {
+		sh.rehashLocked(max(minSlots, sh.keys*3/2))
+	}
+	if sh.keys == 0 && sh.arena.open != 0 && sh.arena.chunks[sh.arena.open].size > firstChunk {
+		sh.dropChunkLocked(sh.arena.open)
+	}
+}
+
+// rehashLocked gives the table n slots. A slot has the whole hash in it, so the keys need not be looked at.
+func (sh *shard) rehashLocked(n int) {
+	sh.changeViewLocked(func(v *view) {
+		old := v.slots
+		v.slots = make([]uint64, n)
+		for _, slot := range old {
+			if slot == 0 {
+				continue
+			}
+			i := v.home(slotHash(slot))
+			for v.slots[i] != 0 {
+				i = v.next(i)
+			}
+			v.slots[i] = slot
+		}
+	})
+}
+
+// takeIDLocked returns the number of a new key.
+func (sh *shard) takeIDLocked() uint32 {
+	if n := len(sh.freeIDs); n > 0 {
+		id := sh.freeIDs[n-1]
+		sh.freeIDs = sh.freeIDs[:n-1]
+		return id
+	}
+	id := sh.nextID
+	sh.nextID++
+	if int(id) >= len(sh.view.Load().ids) {
+		sh.changeViewLocked(func(v *view) { v.ids = grown(v.ids, int(id)+1) })
+	}
+	return id
+}
+
+// freeIDsLocked makes numbers of keys that are gone, and that the order has
+// forgotten, available again.
+func (sh *shard) freeIDsLocked(ids ...uint32) {
+	sh.freeIDs = append(sh.freeIDs, ids...)
+	sh.deadIDs -= len(ids)
+	if sh.keys == 0 && sh.deadIDs == 0 { // nobody has a number: begin anew, and give the memory back
+		sh.freeIDs, sh.nextID = nil, 0
+		sh.changeViewLocked(func(v *view) { v.ids = nil })
+		sh.timers.reset()
+	}
+}
+
+// stageLocked remembers that a new key is not in the order yet.
+func (sh *shard) stageLocked(id uint32) {
+	if len(sh.staged) == 0 {
+		sh.engine.order.markDirty(sh.number)
+	}
+	sh.staged = append(sh.staged, id)
+	if n := len(sh.staged); n >= stageTarget && n%stageTarget == 0 {
+		if sh.deadIDs > stageTarget/2 {
+			sh.pruneLocked()
+		}
+		sh.behind = len(sh.staged) >= stageTarget
+	}
+}
+
+// unstageLocked deals with the number of a key that was removed: if the key was the last to be staged, it
+// never reaches the order, else the order finds out later.
+func (sh *shard) unstageLocked(id uint32) {
+	sh.deadIDs++
+	if n := len(sh.staged); n > 0 && sh.staged[n-1] == id {
+		sh.staged = sh.staged[:n-1]
+		sh.freeIDsLocked(id)
+	} else if sh.deadIDs%stageTarget == 0 && sh.deadIDs > sh.keys/4 {
+		sh.behind = true
+	}
+}
+
+// pruneLocked drops the numbers of dead keys from staged.
+func (sh *shard) pruneLocked() {
+	v := sh.view.Load()
+	kept := sh.staged[:0]
+	var dead []uint32
+	for _, id := range sh.staged {
+		if v.ref(id) != 0 {
+			kept = append(kept, id)
+		} else {
+			dead = append(dead, id)
+		}
+	}
+	sh.staged = kept
+	if len(dead) > 0 {
+		sh.freeIDsLocked(dead...)
+	}
+}
+
+// scheduleLocked tells the timers that the deadline of a key has changed.
+func (sh *shard) scheduleLocked(id uint32, was, now int64) {
+	if was == now {
+		return
+	}
+	sh.timers.schedule(id, was, now, sh.engine.clock.coarse.Load())
+	if now != 0 {
+		sh.engine.reaper.expect(sh, sh.timers.timeOf(sh.timers.tickOf(now)))
+	}
+}

@@ -1,0 +1,272 @@
+package kv
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// A walker goes through the order between two bounds, a batch of records at a
+// time: it holds the order's lock only while it collects a batch.
+type walker struct {
+	engine   *memory
+	low      string // the walk's bounds: low <= key < high; "" is open
+	high     string
+	reverse  bool
+	started  bool // at is the last key that was collected
+	at       string
+	hint     *leaf // where the last batch ended, if hint.changes is still hintAt:
+	hintAt   uint64
+	hintNext int // the next place in hint.sorted to look at
+	done     bool
+}
+
+const (
+	firstBatch = 32
+	largeBatch = 256
+)
+
+func newWalker(m *memory, r Range) *walker {
+	w := &walker{engine: m, low: max(r.Prefix, r.From), high: prefixEnd(r.Prefix), reverse: r.Reverse}
+	if r.To != "" && (w.high == "" || r.To < w.high) {
+		w.high = r.To
+	}
+	w.done = w.high != "" && w.low >= w.high
+	return w
+}
+
+// prefixEnd returns the least string above all that begin with prefix, "" if there is none.
+func prefixEnd(prefix string) string {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] != 0xff {
+			return prefix[:i] + string([]byte{prefix[i] + 1})
+		}
+	}
+	return ""
+}
+
+// startAfter makes the walk begin behind a key.
+func (w *walker) startAfter(key string) { w.started, w.at = true, key }
+
+// next appends the next records to batch, up to its capacity. The walk is over when it returns none.
+func (w *walker) next(batch []record) []record {
+	o := &w.engine.order
+	o.handOut()
+	for !w.done && len(batch) == 0 {
+		o.mu.RLock()
+		batch = w.collectLocked(batch)
+		unsettled := w.hint
+		o.mu.RUnlock()
+		if unsettled != nil && len(batch) == 0 && !w.done {
+			o.settle(unsettled)
+		}
+	}
+	return batch
+}
+
+// collectLocked appends records until batch is full, the walk is done, or it
+// comes to a leaf that must be settled first, which is then w.hint.
+func (w *walker) collectLocked(batch []record) []record {
+	s, i := w.placeLocked()
+	for {
+		if len(s.pending) > 0 {
+			w.hint, w.hintAt = s, s.changes-1 // not valid as a place
+			return batch
+		}
+		if batch, i = w.collectLeaf(s, i, batch); w.done || len(batch) == cap(batch) {
+			break
+		}
+		next := w.neighbourLocked(s)
+		if next == nil {
+			w.done = true
+			break
+		}
+		s, i = next, 0
+		if w.reverse {
+			i = len(s.sorted) - 1
+		}
+	}
+	w.hint, w.hintAt, w.hintNext = s, s.changes, i
+	if n := len(batch); n > 0 {
+		w.started, w.at = true, batch[n-1].key()
+	}
+	return batch
+}
+
+// placeLocked returns the leaf and the place in it from which to go on.
+func (w *walker) placeLocked() (*leaf, int) {
+	if w.hint != nil && w.hint.changes == w.hintAt {
+		return w.hint, w.hintNext
+	}
+	if w.reverse {
+		s, key := w.lastLocked()
+		if key == "" {
+			return s, len(s.sorted) - 1
+		}
+		return s, w.engine.search(s.sorted, key, false) - 1
+	}
+	key := w.low
+	if w.started && w.at >= key {
+		key = w.at
+	}
+	s := w.engine.order.leafLocked(&leaf{low: key})
+	return s, w.engine.search(s.sorted, key, w.started && w.at == key)
+}
+
+// lastLocked returns the key below which a walk in reverse goes on, "" for the end, and its leaf.
+func (w *walker) lastLocked() (*leaf, string) {
+	key := w.high
+	if w.started && (key == "" || w.at < key) {
+		key = w.at
+	}
+	o := &w.engine.order
+	if key == "" {
+		s, _ := o.tree.Max()
+		return s, ""
+	}
+	return o.leafLocked(&leaf{low: key}), key
+}
+
+func (w *walker) neighbourLocked(s *leaf) *leaf {
+	if w.reverse {
+		if s.low <= w.low {
+			return nil
+		}
+		return w.engine.order.beforeLocked(s)
+	}
+	next := w.engine.order.afterLocked(s)
+	if next == nil || w.high != "" && next.low >= w.high {
+		return nil
+	}
+	return next
+}
+
+// collectLeaf appends the records from place i of a leaf on, and returns the place behind the last.
+func (w *walker) collectLeaf(s *leaf, i int, batch []record) ([]record, int) {
+	step := 1
+	if w.reverse {
+		step = -1
+	}
+	for ; i >= 0 && i < len(s.sorted) && len(batch) < cap(batch); i += step {
+		rec, ok := w.engine.resolve(s.sorted[i])
+		if !ok {
+			continue
+		}
+		key := rec.key()
+		if !w.reverse && w.high != "" && key >= w.high || w.reverse && key < w.low {
+			w.done = true
+			break
+		}
+		batch = append(batch, rec)
+	}
+	return batch, i
+}
+
+// settle sorts a leaf if it has pending keys.
+func (o *order) settle(s *leaf) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(s.pending) > 0 {
+		o.settleLocked(s)
+	}
+}
+
+// search returns the first place in sorted whose key is not below key (with
+// beyond: is above it). Places of keys that are gone may come before it.
+func (m *memory) search(sorted []keyID, key string, beyond bool) int {
+	low, high := 0, len(sorted)
+	for low < high {
+		mid := int(uint(low+high) / 2)
+		i := mid
+		rec, ok := m.resolve(sorted[i])
+		for !ok && i+1 < high {
+			i++
+			rec, ok = m.resolve(sorted[i])
+		}
+		if ok && (rec.key() < key || beyond && rec.key() == key) {
+			low = i + 1
+		} else {
+			high = mid
+		}
+	}
+	return low
+}
+
+// Scan implements [Engine].
+func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		w := newWalker(m, r)
+		step := m.clock.step()
+		batch := make([]record, 0, firstBatch)
+		for {
+			if batch = w.next(batch[:0]); len(batch) == 0 {
+				break
+			}
+			for _, rec := range batch {
+				if err := ctx.Err(); err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				e, live := m.scanned(rec, r.KeysOnly, step)
+				if live && !yield(e, nil) {
+					return
+				}
+			}
+			if cap(batch) < largeBatch {
+				batch = make([]record, 0, largeBatch)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			yield(Entry{}, err)
+		}
+	}
+}
+
+// scanned returns the entry of a record that a walker found, false if it has
+// expired meanwhile. Its deadline may have been moved since: then it is looked up again.
+func (m *memory) scanned(rec record, keyOnly bool, step time.Duration) (Entry, bool) {
+	deadline := rec.deadline()
+	if m.clock.expired(deadline) {
+		var live bool
+		if rec, live = m.settled(rec.key()); !live {
+			return Entry{}, false
+		}
+		deadline = rec.deadline()
+	}
+	if keyOnly {
+		return Entry{Key: rec.key(), ExpiresAt: m.clock.wall(deadline, step)}, true
+	}
+	f := rec.fields()
+	return Entry{Key: f.key, Value: f.value, Metadata: f.metadata, ExpiresAt: m.clock.wall(deadline, step)}, true
+}
+
+// Page implements [Engine]. A position is "k" and the last key of the page before.
+func (m *memory) Page(ctx context.Context, r Range, cursor string, limit int) ([]Entry, string, error) {
+	w := newWalker(m, r)
+	if cursor != "" {
+		if cursor[0] != 'k' {
+			return nil, "", ErrCursor
+		}
+		w.startAfter(cursor[1:])
+	}
+	step := m.clock.step()
+	var entries []Entry
+	batch := make([]record, 0, min(limit+1, largeBatch))
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, "", err
+		}
+		if batch = w.next(batch[:0]); len(batch) == 0 {
+			return entries, "", nil
+		}
+		for _, rec := range batch {
+			e, live := m.scanned(rec, r.KeysOnly, step)
+			if live && len(entries) == limit {
+				return entries, "k" + entries[limit-1].Key, nil
+			}
+			if live {
+				entries = append(entries, e)
+			}
+		}
+	}
+}
