@@ -71,6 +71,7 @@ func (w *walker) collectLocked(batch []record) []record {
 	for {
 		if len(s.pending) > 0 {
 			w.hint, w.hintAt = s, s.changes-1 // not valid as a place
+			w.passed(batch)
 			return batch
 		}
 		if batch, i = w.collectLeaf(s, i, batch); w.done || len(batch) == cap(batch) {
@@ -87,10 +88,15 @@ func (w *walker) collectLocked(batch []record) []record {
 		}
 	}
 	w.hint, w.hintAt, w.hintNext = s, s.changes, i
+	w.passed(batch)
+	return batch
+}
+
+// passed notes that the walk goes on behind the last record of batch.
+func (w *walker) passed(batch []record) {
 	if n := len(batch); n > 0 {
 		w.started, w.at = true, batch[n-1].key()
 	}
-	return batch
 }
 
 // placeLocked returns the leaf and the place in it from which to go on.
