@@ -34,7 +34,8 @@ func printWords(ctx context.Context, words *kv.Store) error {
 		fmt.Printf("  %-14s%12s  %s\n", w.word, group(w.count), bar(w.count, top[0].count, 40))
 	}
 	longest := slices.MaxFunc(top, func(a, b wordCount) int { return cmp.Compare(len(a.word), len(b.word)) })
-	return printPrefix(ctx, words, string([]rune(longest.word)[:2]))
+	letters := []rune(longest.word)
+	return printPrefix(ctx, words, string(letters[:min(4, len(letters))]))
 }
 
 func collect(ctx context.Context, words *kv.Store) (all []wordCount, err error) {

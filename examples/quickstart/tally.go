@@ -56,8 +56,8 @@ func (t *tally) show(total int) (hide func()) {
 func (t *tally) print(total int, since time.Duration) {
 	files := int(t.files.Load())
 	perSecond := int(float64(t.operations()) / since.Seconds())
-	fmt.Fprintf(os.Stderr, "\r\x1b[K  %-24s %s files, %s words, %s operations a second",
-		bar(files, total, 24), group(files), group(int(t.words.Load())), group(perSecond))
+	fmt.Fprintf(os.Stderr, "\r\x1b[K  %-20s %s files, %s words, %s/s",
+		bar(files, total, 20), group(files), group(int(t.words.Load())), group(perSecond))
 }
 
 func isTerminal(f *os.File) bool {
