@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"iter"
+	"strings"
 )
 
 const (
@@ -163,7 +164,7 @@ func openCursor(r Range, cursor string) (position string, err error) {
 		return "", nil
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(raw) <= cursorSum {
+	if err != nil || len(raw) <= cursorSum || strings.ContainsAny(cursor, "\r\n") { // which decoding skips
 		return "", ErrCursor
 	}
 	position = string(raw[cursorSum:])
