@@ -10,15 +10,15 @@ import (
 type Refill int
 
 // The ways in which a quota refills. In any interval of length T no more is
-// taken than the bound that each of them states, refunds not counted.
+// taken, less what is given back in it, than the bound that each of them states.
 const (
 	// RefillWindow gives everything back when the window that began with the
 	// first use ends: at most Capacity in each window, and as windows may touch,
-	// Capacity x (ceil(T / Period) + 1).
+	// Capacity x (1 + T / Period), the fraction rounded up.
 	RefillWindow Refill = iota
 	// RefillSliding counts two windows of length Period, the one before by the part of
 	// it that still lies within the last Period: the sliding window counter.
-	// At most Capacity x (1 + T / Period), rounded down.
+	// At most Capacity + Capacity x T / Period, rounded up.
 	RefillSliding
 	// RefillSteady gives back evenly: Amount in each Period, up to Capacity
 	// (GCRA). At most Capacity + Amount x T / Period, rounded down.
@@ -42,7 +42,7 @@ const maxQuota = 1 << 51
 // Usage is what [Quota.Take] says of a quota after the call.
 type Usage struct {
 	OK         bool          // n was taken (dry: would be)
-	Used       int64         // what has been taken and is not back yet, rounded up
+	Used       int64         // what counts as taken: Capacity - Used is what can be taken now
 	RetryAfter time.Duration // not OK: after this, and not 1 us before, the same call succeeds if nobody else takes
 	ResetAfter time.Duration // until the quota is as if never used
 }
@@ -79,16 +79,18 @@ type Usage struct {
 // start + P - now. Else used = max(used + n, 0). ResetAfter = start + P - now, 0 if used is 0.
 //
 // RefillSliding. No state, or now - start >= 2P: start = now, used = before = 0. If now - start >= P:
-// start += P, before = used, used = 0. If start - now > P: start = now, moved. Let overlap =
-// P - max(now - start, 0); q, r = muldiv(before, overlap, P); count = used + q + [r > 0].
-// Denied if count + n > C; then let room = C - n - used and
+// start += P, before = used, used = 0. If start - now > P: start = now, moved. Let
+// count = used + muldiv(before, P - max(now - start, 0), P).quotient; if it is 0, start = now and
+// before = 0. Denied if count + n > C; then let room = C - n - used, and
 //
-//	room >= 0: RetryAfter = start +  P - muldiv(room,  P, before).quotient - now
-//	room <  0: RetryAfter = start + 2P - muldiv(C - n, P, used).quotient   - now
+//	room >= 0: RetryAfter = start +  P - overlap(room,  before) - now
+//	room <  0: RetryAfter = start + 2P - overlap(C - n, used)   - now
 //
-// Else n is added to used; if used falls below 0, before = max(before + used, 0), used = 0.
-// Used is count of the new state. ResetAfter = start + 2P - now if used > 0, start + P - now
-// if only before > 0, 0 if neither.
+// where overlap(x, taken) is by how much a window that took so much may still overlap the last Period to
+// count no more than x: q, r = muldiv(x + 1, P, taken), q - [r = 0]. Not denied: n is added
+// to used; if used falls below 0, before = max(before + used, 0), used = 0. Used is count of the new state.
+// ResetAfter = start + 2P - overlap(0, used) - now if used > 0; max(start + P - overlap(0, before) - now, 0) if
+// only before > 0; 0 if neither.
 //
 // RefillSteady. The state is GCRA's theoretical arrival time, at + part / A microseconds. Let the
 // pair full = muldiv(C, P, A) and cost = muldiv(|n|, P, A): quotient microseconds and
@@ -232,13 +234,10 @@ func (q Quota) takeSliding(dst []byte, old string, now, n int64) ([]byte, time.D
 		w.add(n)
 		u.Used = w.count(now)
 	} else {
-		u.RetryAfter = micros(w.retryAt(q.Capacity-n) - now)
+		u.RetryAfter = micros(w.fallsTo(q.Capacity-n) - now)
 	}
-	switch {
-	case w.used > 0:
-		u.ResetAfter = micros(w.start + 2*w.period - now)
-	case w.before > 0:
-		u.ResetAfter = micros(w.start + w.period - now)
+	if w.used > 0 || w.before > 0 {
+		u.ResetAfter = micros(max(w.fallsTo(0)-now, 0))
 	}
 	ttl := finish(old, n, moved, u)
 	if ttl > 0 {
@@ -255,26 +254,27 @@ type slidingState struct{ period, start, used, before int64 }
 func (w *slidingState) advance(now int64) (moved bool) {
 	switch age := now - w.start; {
 	case age >= 2*w.period:
-		w.start, w.used, w.before = now, 0, 0
+		w.used, w.before = 0, 0
 	case age >= w.period:
 		w.start, w.used, w.before = w.start+w.period, 0, w.used
 	case -age > w.period:
 		w.start, moved = now, true
 	}
+	if w.count(now) == 0 { // a window begins with its first use
+		w.start, w.before = now, 0
+	}
 	return moved
 }
 
-// count is what counts as used: the window before by its overlap with the last period, rounded up.
+// count is what counts as taken: the window before by its overlap with the last
+// period, rounded down. (Rounded up, a limit of 1 would admit one in two periods.)
 func (w *slidingState) count(now int64) int64 {
 	if w.before == 0 {
 		return w.used
 	}
 	overlap := w.period - max(now-w.start, 0)
-	count, rest := mulDiv(w.before, overlap, w.period)
-	if rest > 0 {
-		count++
-	}
-	return w.used + count
+	before, _ := mulDiv(w.before, overlap, w.period)
+	return w.used + before
 }
 
 // add takes n, which may be negative.
@@ -284,14 +284,23 @@ func (w *slidingState) add(n int64) {
 	}
 }
 
-// retryAt returns when the count, which is over most now, will have fallen to it.
-func (w *slidingState) retryAt(most int64) int64 {
-	if room := most - w.used; room >= 0 { // the window before has to go a little further
-		overlap, _ := mulDiv(room, w.period, w.before)
-		return w.start + w.period - overlap
+// fallsTo returns the time from which on count is at most room, if nothing is
+// taken until then. Its state is not empty; the time may have passed.
+func (w *slidingState) fallsTo(room int64) int64 {
+	if w.used > room { // this window has to become the one before
+		return w.start + 2*w.period - w.overlap(room, w.used)
 	}
-	overlap, _ := mulDiv(most, w.period, w.used) // this one has to become the one before
-	return w.start + 2*w.period - overlap
+	return w.start + w.period - w.overlap(room-w.used, w.before)
+}
+
+// overlap returns by how much a window in which so much was taken may still
+// overlap the last period to count no more than room.
+func (w *slidingState) overlap(room, taken int64) int64 {
+	overlap, rest := mulDiv(room+1, w.period, taken) // room + 1 is where it would be too much
+	if rest == 0 {
+		overlap--
+	}
+	return overlap
 }
 
 func (q Quota) takeSteady(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
