@@ -169,3 +169,29 @@ func compareScan(t *testing.T, s *Store, m *model) {
 		require.Equal(t, want[3:len(want)-3], ranged)
 	}
 }
+
+// TestScanOfManyLeaves scans while leaves are still unsorted, and in batches that end anywhere.
+func TestScanOfManyLeaves(t *testing.T) {
+	s := New(nil)
+	defer s.Close()
+	rng := rand.New(rand.NewPCG(1, 2))
+	want := make([]string, 0, 50_000)
+	for _, i := range rng.Perm(cap(want)) {
+		key := fmt.Sprintf("key:%08d", i)
+		want = append(want, key)
+		require.NoError(t, s.Set(t.Context(), key, "v", NoExpiry))
+	}
+	slices.Sort(want)
+	for _, reverse := range []bool{false, true} {
+		got := make([]string, 0, len(want))
+		for e, err := range s.Scan(context.Background(), Range{Reverse: reverse}) {
+			require.NoError(t, err)
+			got = append(got, e.Key)
+		}
+		if reverse {
+			slices.Reverse(got)
+		}
+		require.True(t, slices.Equal(want, got))
+	}
+	require.NoError(t, s.engine.(*memory).check())
+}

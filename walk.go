@@ -9,16 +9,19 @@ import (
 // A walker goes through the order between two bounds, a batch of records at a
 // time: it holds the order's lock only while it collects a batch.
 type walker struct {
-	engine   *memory
-	low      string // the walk's bounds: low <= key < high; "" is open
-	high     string
-	reverse  bool
-	started  bool // at is the last key that was collected
-	at       string
-	hint     *leaf // where the last batch ended, if hint.changes is still hintAt:
-	hintAt   uint64
-	hintNext int // the next place in hint.sorted to look at
-	done     bool
+	engine  *memory
+	low     string // the walk's bounds: low <= key < high; "" is open
+	high    string
+	reverse bool
+	done    bool
+
+	started bool // at is the last key that was collected
+	at      string
+
+	unsettled *leaf  // must be sorted before the walk can go on
+	hint      *leaf  // where the last batch ended: at place hintNext of its sorted,
+	hintAt    uint64 // unless hint.changes differs from this
+	hintNext  int
 }
 
 const (
@@ -55,24 +58,22 @@ func (w *walker) next(batch []record) []record {
 	for !w.done && len(batch) == 0 {
 		o.mu.RLock()
 		batch = w.collectLocked(batch)
-		unsettled := w.hint
 		o.mu.RUnlock()
-		if unsettled != nil && len(batch) == 0 && !w.done {
-			o.settle(unsettled)
+		if len(batch) == 0 && w.unsettled != nil {
+			o.settle(w.unsettled)
 		}
 	}
 	return batch
 }
 
 // collectLocked appends records until batch is full, the walk is done, or it
-// comes to a leaf that must be settled first, which is then w.hint.
+// comes to a leaf that must be settled first, which is then w.unsettled.
 func (w *walker) collectLocked(batch []record) []record {
 	s, i := w.placeLocked()
-	for {
+	for w.unsettled = nil; ; {
 		if len(s.pending) > 0 {
-			w.hint, w.hintAt = s, s.changes-1 // not valid as a place
-			w.passed(batch)
-			return batch
+			w.unsettled = s
+			break
 		}
 		if batch, i = w.collectLeaf(s, i, batch); w.done || len(batch) == cap(batch) {
 			break
@@ -88,15 +89,10 @@ func (w *walker) collectLocked(batch []record) []record {
 		}
 	}
 	w.hint, w.hintAt, w.hintNext = s, s.changes, i
-	w.passed(batch)
-	return batch
-}
-
-// passed notes that the walk goes on behind the last record of batch.
-func (w *walker) passed(batch []record) {
 	if n := len(batch); n > 0 {
 		w.started, w.at = true, batch[n-1].key()
 	}
+	return batch
 }
 
 // placeLocked returns the leaf and the place in it from which to go on.
