@@ -344,8 +344,7 @@ func (w *waiter) await(ctx context.Context, closed <-chan struct{}) error {
 // recipeError returns err of a recipe's op on key: what the store's methods
 // beneath said of their own keys is left out.
 func recipeError(op, key string, err error) error {
-	var inner *Error
-	if errors.As(err, &inner) {
+	if inner, ok := err.(*Error); ok {
 		err = inner.Err
 	}
 	return wrap(op, key, err)
