@@ -285,10 +285,3 @@ func (e *env) exits(f func()) {
 	<-done
 	e.False(returned, "Goexit does not pass through")
 }
-
-// sameEntry checks that got is want, with the same instant as deadline.
-func (e *env) sameEntry(want, got kv.Entry) {
-	e.Truef(want.ExpiresAt.Equal(got.ExpiresAt), "deadline of %q: %v, want %v", got.Key, got.ExpiresAt, want.ExpiresAt)
-	want.ExpiresAt = got.ExpiresAt
-	e.Equal(want, got)
-}

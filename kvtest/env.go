@@ -160,10 +160,23 @@ func (e *env) gives(key string, ttl time.Duration, f func()) time.Time {
 
 // keeps checks that f keeps the deadline of key.
 func (e *env) keeps(key string, f func()) {
-	before := e.entry(key).ExpiresAt
+	before := e.entry(key)
 	f()
-	after := e.entry(key).ExpiresAt
-	e.Truef(after.Equal(before), "deadline of %q: %v, was %v", key, after, before)
+	e.sameDeadline(before, e.entry(key))
+}
+
+// sameDeadline checks that want and got have the same deadline.
+func (e *env) sameDeadline(want, got kv.Entry) {
+	e.Equalf(want.ExpiresAt.IsZero(), got.ExpiresAt.IsZero(), "deadline of %q: %v, want %v", got.Key, got.ExpiresAt, want.ExpiresAt)
+	off := got.ExpiresAt.Sub(want.ExpiresAt).Abs()
+	e.LessOrEqualf(off, e.slack(), "deadline of %q: %v, want %v", got.Key, got.ExpiresAt, want.ExpiresAt)
+}
+
+// sameEntry checks that got is want.
+func (e *env) sameEntry(want, got kv.Entry) {
+	e.sameDeadline(want, got)
+	want.ExpiresAt = got.ExpiresAt
+	e.Equal(want, got)
 }
 
 // expires checks that key is live until deadline, and not from then on.

@@ -264,9 +264,9 @@ var ttlCases = []testCase{
 			}
 			at := e.now().Add(time.Hour).Truncate(time.Millisecond)
 			put("key", at)
-			e.Truef(e.entry("key").ExpiresAt.Equal(at), "deadline %v, want %v", e.entry("key").ExpiresAt, at)
+			e.sameEntry(kv.Entry{Key: "key", Value: "v", ExpiresAt: at}, e.entry("key"))
 			put("key", at.Add(time.Hour).In(time.FixedZone("elsewhere", 3600)))
-			e.Truef(e.entry("key").ExpiresAt.Equal(at.Add(time.Hour)), "in another zone")
+			e.sameEntry(kv.Entry{Key: "key", Value: "v", ExpiresAt: at.Add(time.Hour)}, e.entry("key"))
 			put("key", time.Time{})
 			e.persists("key")
 			put("key", e.now().Add(-time.Hour))
