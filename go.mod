@@ -3,6 +3,7 @@ module github.com/kvrecipes/kv
 go 1.25.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/stretchr/testify v1.12.1
 	github.com/tidwall/btree v1.8.2
 )
