@@ -273,10 +273,6 @@ func (m *Sessions[T]) Destroy(ctx context.Context, id string) error {
 	return err
 }
 
-// sessionIDBytes is the length of an id before encoding: as OWASP's and NIST's
-// 64 to 128 bits demand, with enough to spare for an attacker who tries against all sessions at once.
-const sessionIDBytes = 32
-
 // newID returns a new id and the key of its session.
 func (m *Sessions[T]) newID() (id, key string) {
 	var b [sessionIDBytes]byte
@@ -288,14 +284,23 @@ func (m *Sessions[T]) newID() (id, key string) {
 
 // key returns the key of the session id; ok is false if id can't be one.
 func (m *Sessions[T]) key(id string) (key string, ok bool) {
-	if len(id) != base64.RawURLEncoding.EncodedLen(sessionIDBytes) {
+	return sessionKey(m.prefix, id)
+}
+
+const (
+	sessionIDBytes  = 32
+	sessionIDLength = (sessionIDBytes*8 + 5) / 6 // in base64
+)
+
+func sessionKey(prefix, id string) (key string, ok bool) {
+	var raw [sessionIDLength]byte // a conversion would allocate
+	if len(id) != len(raw) {
 		return "", false
 	}
-	sum := sha256.Sum256([]byte(id))
-	buf := make([]byte, 0, 128)
-	buf = append(buf, m.prefix...)
-	buf = base64.RawURLEncoding.AppendEncode(buf, sum[:])
-	return string(buf), true
+	copy(raw[:], id)
+	sum := sha256.Sum256(raw[:])
+	buf := append(make([]byte, 0, 128), prefix...)
+	return string(base64.RawURLEncoding.AppendEncode(buf, sum[:])), true
 }
 
 // left returns what is left of MaxAge for the session value under key,

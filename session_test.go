@@ -253,7 +253,7 @@ func TestSessionDeadlinesAgainstAModel(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, round))
 			s := kv.New(nil)
 			defer s.Close()
-			o := &kv.SessionOptions[login]{IdleTTL: 1 + time.Duration(r.Int64N(int64(time.Hour)))}
+			o := &kv.SessionOptions[login]{IdleTTL: 1 + time.Duration(r.Int64N(int64(time.Minute)))}
 			if r.IntN(4) > 0 {
 				o.MaxAge = 1 + time.Duration(r.Int64N(int64(4*o.IdleTTL)))
 			}
@@ -263,7 +263,7 @@ func TestSessionDeadlinesAgainstAModel(t *testing.T) {
 }
 
 func runSessionModel(t *testing.T, r *rand.Rand, s *kv.Store, m *kv.Sessions[login], o *kv.SessionOptions[login]) {
-	time.Sleep(time.Duration(r.Int64N(int64(time.Hour))))
+	time.Sleep(time.Duration(r.Int64N(int64(time.Minute))))
 	created, data := time.Now(), login{User: "ada"}
 	id, err := m.Create(t.Context(), data)
 	require.NoError(t, err)
@@ -391,6 +391,37 @@ func TestSessionMaxAgeCountsFromCreationWhateverTheOptionsWere(t *testing.T) {
 		require.Equal(t, time.Duration(1), left)
 		time.Sleep(1)
 		requireNoSession(t, after, id)
+	})
+}
+
+// shiftedEngine is an engine whose clock was set.
+type shiftedEngine struct {
+	*kvtest.Faulty
+	by time.Duration
+}
+
+func (e *shiftedEngine) Now(ctx context.Context) (time.Time, error) {
+	now, err := e.Faulty.Now(ctx)
+	return now.Add(e.by), err
+}
+
+func TestSessionLivesNoLongerThanMaxAgeWhenTheClockIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &shiftedEngine{Faulty: kvtest.NewFaulty(kv.New(nil))}
+		s := kv.NewWithEngine(engine, nil)
+		defer s.Close()
+		for _, maxAge := range []time.Duration{2 * time.Hour, math.MaxInt64} {
+			engine.by = 0
+			m := kv.NewSessions(s, &kv.SessionOptions[login]{IdleTTL: math.MaxInt64, MaxAge: maxAge})
+			id, err := m.Create(t.Context(), login{})
+			require.NoError(t, err)
+			engine.by = -24 * time.Hour
+			_, err = m.Get(t.Context(), id)
+			require.NoError(t, err)
+			left, err := s.TTL(t.Context(), sessionKey("session", id))
+			require.NoError(t, err)
+			require.Equal(t, maxAge, left)
+		}
 	})
 }
 
@@ -724,6 +755,36 @@ func TestSessionRotateTakesALateUpdateAlong(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, got.Visits)
 	requireKeys(t, s, 1)
+}
+
+func TestSessionRotateEndsWithItsContext(t *testing.T) {
+	inner := kv.New(nil)
+	engine := kvtest.NewFaulty(inner)
+	s := kv.NewWithEngine(engine, nil)
+	defer s.Close()
+	m, behind := kv.NewSessions[login](s, nil), kv.NewSessions[login](inner, nil)
+	id, err := m.Create(t.Context(), login{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	rounds := 0
+	engine.Inject(func(c kvtest.Call) kvtest.Fault {
+		if c.Method == "CompareAndDelete" { // an Update always comes between
+			_, err := behind.Update(t.Context(), id, visit)
+			require.NoError(t, err)
+			if rounds++; rounds == 10 {
+				cancel()
+			}
+		}
+		return kvtest.Fault{}
+	})
+	_, err = m.Rotate(ctx, id)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 10, rounds)
+	requireKeys(t, s, 1)
+	got, err := m.Get(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, 10, got.Visits)
 }
 
 // What a Rotate leaves behind that fails at each of its steps: the old session,

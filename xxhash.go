@@ -41,20 +41,22 @@ func xxh64(s string, seed uint64) uint64 {
 
 // xxhStripes hashes the whole stripes of 32 bytes and returns what is left of s.
 func xxhStripes(s string, seed uint64) (h uint64, rest string) {
-	v := [4]uint64{seed + xxhPrime1, seed + xxhPrime2, seed, seed - xxhPrime1}
-	v[0] += xxhPrime2
+	v1, v2, v3, v4 := seed+xxhPrime1, seed+xxhPrime2, seed, seed-xxhPrime1
+	v1 += xxhPrime2
 	for ; len(s) >= 32; s = s[32:] {
-		v[0] = xxhRound(v[0], le64(s))
-		v[1] = xxhRound(v[1], le64(s[8:]))
-		v[2] = xxhRound(v[2], le64(s[16:]))
-		v[3] = xxhRound(v[3], le64(s[24:]))
+		v1 = xxhRound(v1, le64(s))
+		v2 = xxhRound(v2, le64(s[8:]))
+		v3 = xxhRound(v3, le64(s[16:]))
+		v4 = xxhRound(v4, le64(s[24:]))
 	}
-	h = bits.RotateLeft64(v[0], 1) + bits.RotateLeft64(v[1], 7) + bits.RotateLeft64(v[2], 12) + bits.RotateLeft64(v[3], 18)
-	for _, x := range v {
-		h = (h^xxhRound(0, x))*xxhPrime1 + xxhPrime4
-	}
-	return h, s
+	h = bits.RotateLeft64(v1, 1) + bits.RotateLeft64(v2, 7) + bits.RotateLeft64(v3, 12) + bits.RotateLeft64(v4, 18)
+	h = xxhMerge(h, v1)
+	h = xxhMerge(h, v2)
+	h = xxhMerge(h, v3)
+	return xxhMerge(h, v4), s
 }
+
+func xxhMerge(h, v uint64) uint64 { return (h^xxhRound(0, v))*xxhPrime1 + xxhPrime4 }
 
 func xxhRound(acc, lane uint64) uint64 {
 	return bits.RotateLeft64(acc+lane*xxhPrime2, 31) * xxhPrime1
