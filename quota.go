@@ -18,7 +18,7 @@ const (
 	RefillWindow Refill = iota
 	// RefillSliding counts two windows of length Period, the one before by the part of
 	// it that still lies within the last Period: the sliding window counter.
-	// At most Capacity + Capacity x T / Period, rounded up.
+	// At most Capacity + Capacity x T / Period, rounded down.
 	RefillSliding
 	// RefillSteady gives back evenly: Amount in each Period, up to Capacity
 	// (GCRA). At most Capacity + Amount x T / Period, rounded down.
@@ -76,29 +76,30 @@ type Usage struct {
 //
 // RefillWindow. No state, or now - start >= P: start = now, used = 0. If start - now > P, the
 // clock was set back: start = now, moved. Denied if used + n > C: RetryAfter =
-// start + P - now. Else used = max(used + n, 0). ResetAfter = start + P - now, 0 if used is 0.
+// start - now + P. Else used = max(used + n, 0). ResetAfter = start - now + P, 0 if used is 0.
 //
 // RefillSliding. No state, or now - start >= 2P: start = now, used = before = 0. If now - start >= P:
 // start += P, before = used, used = 0. If start - now > P: start = now, moved. Let
 // count = used + muldiv(before, P - max(now - start, 0), P).quotient; if it is 0, start = now and
 // before = 0. Denied if count + n > C; then let room = C - n - used, and
 //
-//	room >= 0: RetryAfter = start +  P - overlap(room,  before) - now
-//	room <  0: RetryAfter = start + 2P - overlap(C - n, used)   - now
+//	room >= 0: RetryAfter = start - now +  P - overlap(room,  before)
+//	room <  0: RetryAfter = start - now + 2P - overlap(C - n, used)
 //
 // where overlap(x, taken) is by how much a window that took so much may still overlap the last Period to
 // count no more than x: q, r = muldiv(x + 1, P, taken), q - [r = 0]. Not denied: n is added
 // to used; if used falls below 0, before = max(before + used, 0), used = 0. Used is count of the new state.
-// ResetAfter = start + 2P - overlap(0, used) - now if used > 0; max(start + P - overlap(0, before) - now, 0) if
+// ResetAfter = start - now + 2P - overlap(0, used) if used > 0; max(start - now + P - overlap(0, before), 0) if
 // only before > 0; 0 if neither.
 //
 // RefillSteady. The state is GCRA's theoretical arrival time, at + part / A microseconds. Let the
 // pair full = muldiv(C, P, A) and cost = muldiv(|n|, P, A): quotient microseconds and
-// remainder / A of one. If part >= A (A was larger once): at += 1, part = 0. No state, or at < now: at = now, part = 0.
-// If at - now > 2 x ceil(full), the clock was set back: at, part = now + full, moved. n < 0: |n| is first cut to C;
-// at, part -= cost, but not below now, 0. n > 0: let wait = ceil(at, part + cost - full) - now: if wait > 0, denied, and
-// RetryAfter = wait. Else at, part += cost. q, r = muldiv(at - now, A, P); Used = q + ceil((r + part) / P);
-// ResetAfter = ceil(at, part) - now. Pairs are added with a carry at part >= A; ceil(at, part) = at + [part > 0].
+// remainder / A of one; pairs are added with a carry at part >= A, and ceil(us, part) = us + [part > 0].
+// Let ahead, part = at - now, part; part >= A (A was larger once): ahead += 1, part = 0. No
+// state, or ahead < 0: ahead = part = 0. If ahead > 2 x ceil(full), the clock was set back: ahead, part =
+// full, moved. n < 0: |n| is first cut to C; ahead, part -= cost, but not below 0, 0. n > 0: let wait =
+// ceil(ahead, part + cost - full): if wait > 0, denied, and RetryAfter = wait. Else ahead, part += cost.
+// q, r = muldiv(ahead, A, P); Used = q + ceil((r + part) / P); ResetAfter = ceil(ahead, part). In the new state at = now + ahead.
 //
 // Then, for each: if ResetAfter is 0, next is "". If n was denied or 0 and the state was not
 // moved, next is old. Else next is the new state and ttl = ResetAfter. (A state that was moved is
@@ -304,52 +305,52 @@ func (w *slidingState) overlap(room, taken int64) int64 {
 }
 
 func (q Quota) takeSteady(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
-	at := span{us: now}
+	var ahead span // by how much the theoretical arrival time is
 	if old != "" {
 		v, ok := parseState(old, 'g', 2)
 		if !ok || v[1] >= maxQuota {
 			return dst, 0, Usage{}, ErrWrongType
 		}
-		at = span{us: v[0], part: v[1]}
+		ahead = span{us: v[0] - now, part: v[1]}
 	}
 	full := q.cost(q.Capacity)
-	at, moved := q.arrival(at, now, full)
+	ahead, moved := q.settle(ahead, full)
 	u := Usage{OK: true}
 	switch {
 	case n > 0:
-		after := at.plus(q.cost(n), q.Amount)
-		if wait := after.minus(full, q.Amount).ceil() - now; wait > 0 {
+		after := ahead.plus(q.cost(n), q.Amount)
+		if wait := after.minus(full, q.Amount).ceil(); wait > 0 {
 			u.OK, u.RetryAfter = false, micros(wait)
 		} else {
-			at = after
+			ahead = after
 		}
 	case n < 0:
-		if at = at.minus(q.cost(-n), q.Amount); at.us < now {
-			at = span{us: now}
+		if ahead = ahead.minus(q.cost(-n), q.Amount); ahead.us < 0 {
+			ahead = span{}
 		}
 	}
-	u.Used = q.worth(at, now)
-	u.ResetAfter = micros(at.ceil() - now)
+	u.Used = q.worth(ahead)
+	u.ResetAfter = micros(ahead.ceil())
 	ttl := finish(old, n, moved, u)
 	if ttl > 0 {
-		dst = appendState(dst, 'g', at.us, at.part)
+		dst = appendState(dst, 'g', now+ahead.us, ahead.part)
 	}
 	return dst, ttl, u, nil
 }
 
-// arrival returns the theoretical arrival time that counts at now. moved says that
-// the clock was set back by so much that it had to be moved to the clock.
-func (q Quota) arrival(at span, now int64, full span) (_ span, moved bool) {
-	if at.part >= q.Amount { // written when Amount was larger
-		at = span{us: at.us + 1}
+// settle returns the part of ahead that counts. moved says that the clock was
+// set back by so much that the arrival time had to be moved to it.
+func (q Quota) settle(ahead, full span) (_ span, moved bool) {
+	if ahead.part >= q.Amount { // written when Amount was larger
+		ahead = span{us: ahead.us + 1}
 	}
-	switch ahead := at.us - now; {
-	case ahead < 0:
-		return span{us: now}, false
-	case ahead > 2*full.ceil():
-		return span{us: now}.plus(full, q.Amount), true
+	switch {
+	case ahead.us < 0:
+		return span{}, false
+	case ahead.us > 2*full.ceil():
+		return full, true
 	}
-	return at, false
+	return ahead, false
 }
 
 // cost returns how long n, at most Capacity, takes to come back.
@@ -358,10 +359,10 @@ func (q Quota) cost(n int64) span {
 	return span{us, part}
 }
 
-// worth returns what comes back between now and at, rounded up.
-func (q Quota) worth(at span, now int64) int64 {
-	hi, lo := bits.Mul64(uint64(at.us-now), uint64(q.Amount))
-	lo, carry := bits.Add64(lo, uint64(at.part), 0)
+// worth returns what comes back in so long, rounded up.
+func (q Quota) worth(ahead span) int64 {
+	hi, lo := bits.Mul64(uint64(ahead.us), uint64(q.Amount))
+	lo, carry := bits.Add64(lo, uint64(ahead.part), 0)
 	n, rest := bits.Div64(hi+carry, lo, uint64(q.period()))
 	if rest > 0 {
 		n++

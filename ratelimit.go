@@ -23,7 +23,7 @@ const (
 	// SlidingWindow is the sliding window counter
 	// (https://blog.cloudflare.com/counting-things-a-lot-of-different-things): windows as above,
 	// and the requests of the one before count by the part of it that still
-	// lies within the last Window, as if they had come evenly. At most C + C x T / Window in T, rounded up: 2C in
+	// lies within the last Window, as if they had come evenly. At most C + C x T / Window in T, rounded down: 2C - 1 in
 	// a little less than one Window, if a whole window's requests came at its very end. It
 	// may deny a request that an exact log of the last Window would admit, if they came early.
 	SlidingWindow
