@@ -98,13 +98,12 @@ func (c *claim) run(ctx context.Context, f func(context.Context) ([]func() recei
 	if err != nil {
 		return c.failed(ctx, err)
 	}
-	for i, r := range receipts {
-		err := c.complete(ctx, r().encode())
-		if i == len(receipts)-1 || !errors.Is(err, ErrTooLarge) {
-			return err
+	for _, r := range receipts {
+		if err = c.complete(ctx, r().encode()); !errors.Is(err, ErrTooLarge) {
+			break
 		}
 	}
-	return nil
+	return err
 }
 
 // call calls f with a context that ends with ctx, and when the claim is lost.
