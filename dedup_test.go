@@ -144,7 +144,7 @@ func TestProcessWaits(t *testing.T) {
 
 func TestProcessLostClaim(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 2)
+		p := openProcesses(t, 2)
 		ctx := t.Context()
 		processed, err := kv.NewIdempotency(p[0].Store, nil).Process(ctx, "event", func(ctx context.Context) error {
 			p[0].cutOff()
@@ -163,7 +163,7 @@ func TestProcessLostClaim(t *testing.T) {
 }
 
 func TestAlreadyProcessedUnknownOutcome(t *testing.T) {
-	p := newProcesses(t, 1)[0]
+	p := openProcesses(t, 1)[0]
 	i := kv.NewIdempotency(p.Store, nil)
 	p.engine.Inject(kvtest.Times(1, kvtest.Fault{Err: kvtest.ErrUnknown, Applied: true}, "SetNX"))
 	seen, err := i.AlreadyProcessed(t.Context(), "applied")

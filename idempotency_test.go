@@ -51,8 +51,8 @@ func mustNotRun(t *testing.T) func(context.Context) (kv.Response, error) {
 	}
 }
 
-// taking returns work that takes d and ends with its context.
-func taking(d time.Duration, resp kv.Response) func(context.Context) (kv.Response, error) {
+// workFor returns work that takes d and ends with its context.
+func workFor(d time.Duration, resp kv.Response) func(context.Context) (kv.Response, error) {
 	return func(ctx context.Context) (kv.Response, error) {
 		select {
 		case <-time.After(d):
@@ -114,7 +114,7 @@ func TestExecuteComparesTheFingerprintOnEveryPath(t *testing.T) {
 			require.False(t, replay)
 		}
 		go func() {
-			_, _, err := i.Execute(ctx, "key", "fp", taking(time.Minute, kv.Response{}))
+			_, _, err := i.Execute(ctx, "key", "fp", workFor(time.Minute, kv.Response{}))
 			require.NoError(t, err)
 		}()
 		synctest.Wait()
@@ -200,7 +200,7 @@ func TestExecuteFailureReleasesTheClaim(t *testing.T) {
 func TestExecuteInProgressAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		i := newIdem(t, nil)
-		go func() { _, _, _ = i.Execute(t.Context(), "key", "fp", taking(time.Minute, kv.Response{})) }()
+		go func() { _, _, _ = i.Execute(t.Context(), "key", "fp", workFor(time.Minute, kv.Response{})) }()
 		synctest.Wait()
 		began := time.Now()
 		_, replay, err := i.Execute(t.Context(), "key", "fp", mustNotRun(t))
@@ -219,7 +219,7 @@ func TestExecuteRenewsTheClaimWhileTheWorkRuns(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		i := newIdem(t, &kv.IdempotencyOptions{ClaimTTL: 30 * time.Second})
 		go func() {
-			_, _, err := i.Execute(t.Context(), "key", "fp", taking(time.Hour, kv.Response{Status: 201}))
+			_, _, err := i.Execute(t.Context(), "key", "fp", workFor(time.Hour, kv.Response{Status: 201}))
 			require.NoError(t, err)
 		}()
 		synctest.Wait()
@@ -241,7 +241,7 @@ func TestExecuteTTLCountsFromCompletion(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		i := newIdem(t, nil)
 		ctx := t.Context()
-		_, _, err := i.Execute(ctx, "key", "fp", taking(time.Hour, kv.Response{}))
+		_, _, err := i.Execute(ctx, "key", "fp", workFor(time.Hour, kv.Response{}))
 		require.NoError(t, err)
 		time.Sleep(24*time.Hour - 1)
 		_, replay, err := i.Execute(ctx, "key", "fp", mustNotRun(t))
@@ -260,7 +260,7 @@ type process struct {
 	engine *kvtest.Faulty
 }
 
-func newProcesses(t *testing.T, n int) []process {
+func openProcesses(t *testing.T, n int) []process {
 	shared := kv.New(nil)
 	t.Cleanup(func() { _ = shared.Close() })
 	processes := make([]process, n)
@@ -277,10 +277,10 @@ func (p process) cutOff() { p.engine.Inject(kvtest.Always(kvtest.Fault{Err: kvte
 
 func TestExecuteCrashFreesTheKeyAfterClaimTTL(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 2)
+		p := openProcesses(t, 2)
 		opts := &kv.IdempotencyOptions{ClaimTTL: 30 * time.Second, Wait: time.Hour}
 		crashed := kv.NewIdempotency(p[0].Store, opts)
-		go func() { _, _, _ = crashed.Execute(t.Context(), "key", "fp", taking(time.Hour, kv.Response{})) }()
+		go func() { _, _, _ = crashed.Execute(t.Context(), "key", "fp", workFor(time.Hour, kv.Response{})) }()
 		synctest.Wait()
 		p[0].cutOff()
 		began := time.Now()
@@ -295,7 +295,7 @@ func TestExecuteCrashFreesTheKeyAfterClaimTTL(t *testing.T) {
 
 func TestExecuteLostClaim(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 2)
+		p := openProcesses(t, 2)
 		ctx := t.Context()
 		first, second := kv.NewIdempotency(p[0].Store, nil), kv.NewIdempotency(p[1].Store, nil)
 		for name, heeds := range map[string]bool{"heeds its context": true, "ignores its context": false} {
@@ -343,7 +343,7 @@ func TestExecuteLostClaimLeavesTheSuccessorsAlone(t *testing.T) {
 					_, delErr := i.store.Delete(ctx, "idempotency:key:key") // as if it had expired
 					require.NoError(t, delErr)
 					go func() {
-						_, _, err := i.Execute(ctx, "key", "fp", taking(time.Hour, kv.Response{Status: 2}))
+						_, _, err := i.Execute(ctx, "key", "fp", workFor(time.Hour, kv.Response{Status: 2}))
 						require.NoError(t, err)
 					}()
 					synctest.Wait()
@@ -364,7 +364,7 @@ func TestExecuteLostClaimLeavesTheSuccessorsAlone(t *testing.T) {
 
 func TestExecuteWhenItsCallerGoesAway(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 1)[0] // whose calls obey ctx, as on a network
+		p := openProcesses(t, 1)[0] // whose calls obey ctx, as on a network
 		p.engine.Inject(kvtest.Always(kvtest.Fault{Delay: time.Millisecond}))
 		i := kv.NewIdempotency(p.Store, nil)
 		type ctxKey struct{}
@@ -426,11 +426,11 @@ func TestExecuteTooLargeIsNeverRunAgain(t *testing.T) {
 
 func TestExecuteWaitersGetTheResultByEvent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 2)
+		p := openProcesses(t, 2)
 		opts := &kv.IdempotencyOptions{Wait: time.Hour}
 		here, there := kv.NewIdempotency(p[0].Store, opts), kv.NewIdempotency(p[1].Store, opts)
 		began := time.Now()
-		go func() { _, _, _ = here.Execute(t.Context(), "key", "fp", taking(1234567, kv.Response{Status: 201})) }()
+		go func() { _, _, _ = here.Execute(t.Context(), "key", "fp", workFor(1234567, kv.Response{Status: 201})) }()
 		synctest.Wait()
 		var wg sync.WaitGroup
 		for n := range 100 {
@@ -488,7 +488,7 @@ func TestExecuteWaitersRunOneAtATimeIfTheLeaderFails(t *testing.T) {
 func TestExecuteWaitsNoLongerThanWait(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		i := newIdem(t, &kv.IdempotencyOptions{Wait: 100 * time.Second}) // over several renewals
-		go func() { _, _, _ = i.Execute(t.Context(), "key", "fp", taking(time.Hour, kv.Response{})) }()
+		go func() { _, _, _ = i.Execute(t.Context(), "key", "fp", workFor(time.Hour, kv.Response{})) }()
 		synctest.Wait()
 		began := time.Now()
 		_, _, err := i.Execute(t.Context(), "key", "fp", mustNotRun(t))
@@ -509,12 +509,12 @@ func TestIdempotencyEndsWithTheStore(t *testing.T) {
 		i := newIdem(t, &kv.IdempotencyOptions{Wait: time.Hour})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			resp, _, err := i.Execute(t.Context(), "key", "fp", taking(time.Second, kv.Response{Status: 201}))
+			resp, _, err := i.Execute(t.Context(), "key", "fp", workFor(time.Second, kv.Response{Status: 201}))
 			require.ErrorIs(t, err, kv.ErrClosed)
 			require.Equal(t, 201, resp.Status, "the work was done")
 		})
 		wg.Go(func() {
-			_, _, err := i.Execute(t.Context(), "long", "fp", taking(time.Hour, kv.Response{}))
+			_, _, err := i.Execute(t.Context(), "long", "fp", workFor(time.Hour, kv.Response{}))
 			require.ErrorIs(t, err, kv.ErrLockLost)
 		})
 		synctest.Wait()
@@ -582,7 +582,7 @@ func TestExecuteResolvesUnknownOutcomes(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				inBubble(t, func(t *testing.T) {
-					p := newProcesses(t, 1)[0]
+					p := openProcesses(t, 1)[0]
 					i := kv.NewIdempotency(p.Store, nil)
 					ctx := t.Context()
 					fault := func() {
@@ -618,7 +618,7 @@ func TestExecuteResolvesUnknownOutcomes(t *testing.T) {
 
 func TestExecuteRecordsWhatWasDoneThoughTheStoreFailsForAWhile(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 2)
+		p := openProcesses(t, 2)
 		ctx := t.Context()
 		first, second := kv.NewIdempotency(p[0].Store, nil), kv.NewIdempotency(p[1].Store, nil)
 		began := time.Now()
@@ -640,7 +640,7 @@ func TestExecuteRecordsWhatWasDoneThoughTheStoreFailsForAWhile(t *testing.T) {
 
 func TestExecuteReturnsWhatWasDoneThoughTheStoreFailsForGood(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 1)[0]
+		p := openProcesses(t, 1)[0]
 		i := kv.NewIdempotency(p.Store, nil)
 		began := time.Now()
 		resp, replay, err := i.Execute(t.Context(), "key", "fp", func(context.Context) (kv.Response, error) {
@@ -658,7 +658,7 @@ func TestExecuteReturnsWhatWasDoneThoughTheStoreFailsForGood(t *testing.T) {
 
 func TestExecuteRecordingEndsWithTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newProcesses(t, 1)[0]
+		p := openProcesses(t, 1)[0]
 		began := time.Now()
 		resp, _, err := kv.NewIdempotency(p.Store, nil).Execute(t.Context(), "key", "fp", func(context.Context) (kv.Response, error) {
 			p.cutOff()
@@ -755,7 +755,7 @@ type keyed struct {
 func TestExecuteRandomly(t *testing.T) {
 	for seed := range uint64(20) {
 		inBubble(t, func(t *testing.T) {
-			p := newProcesses(t, 2)
+			p := openProcesses(t, 2)
 			keys := make([]keyed, 5)
 			var wg sync.WaitGroup
 			for n := range 200 {
