@@ -278,9 +278,9 @@ func (l *lease) startWrite(ctx context.Context) error {
 // write gives the key the deadline now + ttl. It requires a reservation by
 // startRenewal or startWrite, and frees it.
 func (l *lease) write(ctx context.Context, ttl time.Duration) error {
-	began := time.Now()
+	w := l.sending(ttl)
 	swapped, err := l.s.CompareAndSwap(ctx, l.key, l.value, l.value, ttl)
-	held, lost := l.wrote(began, ttl, swapped, err)
+	held, lost := l.sent(w, swapped, err)
 	if swapped && lost {
 		l.drop()
 	}
@@ -290,8 +290,29 @@ func (l *lease) write(ctx context.Context, ttl time.Duration) error {
 	return err
 }
 
-// wrote books what became of a write, and says whether the lease is still held, and whether it is lost.
-func (l *lease) wrote(began time.Time, ttl time.Duration, swapped bool, err error) (held, lost bool) {
+// leaseWrite is a write that is under way.
+type leaseWrite struct {
+	began  time.Time
+	ttl    time.Duration
+	before time.Time // the lease's deadline if the write does not happen
+}
+
+// sending returns a write that is sent next. From now on it may have happened: if it makes the lease
+// shorter, the local deadline moves at once.
+func (l *lease) sending(ttl time.Duration) leaseWrite {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	w := leaseWrite{began: now, ttl: ttl, before: l.deadline}
+	if d := l.boundLocked(now, ttl); l.state == leaseHeld && d.Before(l.deadline) {
+		l.deadline = d
+		l.scheduleLocked(now)
+	}
+	return w
+}
+
+// sent books what became of w, and says whether the lease is still held, and whether it is lost.
+func (l *lease) sent(w leaseWrite, swapped bool, err error) (held, lost bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.writing)
@@ -300,9 +321,9 @@ func (l *lease) wrote(began time.Time, ttl time.Duration, swapped bool, err erro
 	if l.heldLocked(now) {
 		switch {
 		case err != nil:
-			l.failedLocked(began, now, ttl, err)
+			l.failedLocked(w, now, err)
 		case swapped:
-			l.renewedLocked(began, ttl)
+			l.renewedLocked(w.began, w.ttl)
 		default:
 			l.leaveLocked(leaseLost, ErrLockLost)
 		}
@@ -330,12 +351,15 @@ func (l *lease) renewedLocked(began time.Time, ttl time.Duration) {
 	l.renewAt = began.Add(renewAfter(ttl))
 }
 
-func (l *lease) failedLocked(began, now time.Time, ttl time.Duration, err error) {
-	if errors.Is(err, ErrClosed) {
+func (l *lease) failedLocked(w leaseWrite, now time.Time, err error) {
+	switch {
+	case errors.Is(err, ErrUnknownOutcome):
+		l.doubtLocked(w.ttl)
+	case errors.Is(err, ErrClosed):
 		l.noRenew = true
-	}
-	if errors.Is(err, ErrUnknownOutcome) {
-		l.doubtLocked(began, ttl)
+		fallthrough
+	default: // it did not happen
+		l.deadline = w.before
 	}
 	l.backoff = nextBackoff(l.backoff, l.ttl)
 	l.renewAt = now.Add(l.backoff)
@@ -343,12 +367,9 @@ func (l *lease) failedLocked(began, now time.Time, ttl time.Duration, err error)
 
 // doubtLocked takes into account that a write which asked for ttl may have happened, or may yet
 // happen, even after later ones: from now on the lease trusts no longer ttl than that.
-func (l *lease) doubtLocked(began time.Time, ttl time.Duration) {
+func (l *lease) doubtLocked(ttl time.Duration) {
 	if l.doubt == 0 || ttl < l.doubt {
 		l.doubt = ttl
-	}
-	if d := l.boundLocked(began, ttl); d.Before(l.deadline) {
-		l.deadline = d
 	}
 }
 
