@@ -59,7 +59,7 @@ type Usage struct {
 // nothing is to be stored: next == old is "leave it", else next is "", "delete the key".
 // An engine whose deadlines are coarser than 1 us must round now + ttl up.
 //
-// Errors: [ErrInvalidLimit] for a quota out of its bounds, [ErrCost] for n over
+// Errors, with which all else is zero: [ErrInvalidLimit] for a quota out of its bounds, [ErrCost] for n over
 // Capacity, [ErrWrongType] if old is no state of this kind of quota.
 //
 // # State and arithmetic
@@ -111,43 +111,41 @@ type Usage struct {
 // first: r = r x K + d x b; s = fmod(r, m); q = q x K + (r - s) / m; r = s. The
 // quotient is q + a x b1, the remainder r. Mind that Lua 5.1's % is not fmod, and that its tostring cuts at 14 digits.
 func (q Quota) Take(old string, now, n int64) (next string, ttl time.Duration, u Usage, err error) {
-	var buf [stateBytes]byte
-	state, ttl, u, err := q.take(buf[:0], old, now, n)
-	switch {
-	case err != nil || ttl == keepState:
-		return old, 0, u, err
-	case ttl == dropState:
-		return "", 0, u, nil
-	}
-	return string(state), ttl, u, nil
+	// So short that it is inlined: next is then no allocation for a caller that does not keep it.
+	state, ttl, u, err := q.take(new(stateBuffer), old, now, n)
+	return string(state), ttl, u, err
 }
 
-const (
-	keepState time.Duration = 0
-	dropState time.Duration = -1
+// stateBuffer has room for the longest state: a letter, three numbers of up to 20 digits and two spaces.
+type stateBuffer [64]byte
 
-	stateBytes = 64 // longest state: a letter, three numbers below 2^63 and two spaces
-)
-
-// take is Take without an allocation: the state to store is appended to dst.
-// ttl is positive if there is one to store, else keepState or dropState (old
-// is a state without meaning by now: delete it).
-func (q Quota) take(dst []byte, old string, now, n int64) (next []byte, ttl time.Duration, u Usage, err error) {
+// take is Take with next in buf.
+func (q Quota) take(buf *stateBuffer, old string, now, n int64) (next []byte, ttl time.Duration, u Usage, err error) {
 	if err := q.check(); err != nil {
-		return dst, 0, u, err
+		return nil, 0, u, err
 	}
 	if n > q.Capacity {
-		return dst, 0, u, ErrCost
+		return nil, 0, u, ErrCost
 	}
 	n = max(n, -q.Capacity) // give back no more than there is, and let no sum overflow
+	s, moved := state{kind: stateKinds[q.Refill]}, false
 	switch q.Refill {
 	case RefillWindow:
-		return q.takeWindow(dst, old, now, n)
+		moved, u, err = q.takeWindow(&s, old, now, n)
 	case RefillSliding:
-		return q.takeSliding(dst, old, now, n)
-	default:
-		return q.takeSteady(dst, old, now, n)
+		moved, u, err = q.takeSliding(&s, old, now, n)
+	case RefillSteady:
+		moved, u, err = q.takeSteady(&s, old, now, n)
 	}
+	switch {
+	case err != nil:
+		return nil, 0, Usage{}, err
+	case u.ResetAfter == 0:
+		return nil, 0, u, nil
+	case !moved && (n == 0 || !u.OK):
+		return append(buf[:0], old...), 0, u, nil
+	}
+	return s.append(buf[:0]), u.ResetAfter, u, nil
 }
 
 // check returns ErrInvalidLimit if q is out of its bounds.
@@ -176,61 +174,45 @@ func (q Quota) refillFits() bool {
 // period returns Period in microseconds.
 func (q Quota) period() int64 { return int64(q.Period / time.Microsecond) }
 
-// finish returns the ttl that take returns for a new state with the usage u: it
-// is to be kept, dropped, or stored until u's reset.
-func finish(old string, n int64, moved bool, u Usage) (ttl time.Duration) {
-	switch {
-	case u.ResetAfter == 0 && old != "":
-		return dropState
-	case u.ResetAfter == 0, !moved && (n == 0 || !u.OK):
-		return keepState
-	}
-	return u.ResetAfter
-}
-
-func (q Quota) takeWindow(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
-	period := q.period()
-	v := [3]int64{now}
+// takeWindow puts the new state into s. moved says that the clock was set back
+// by so much that the window had to be moved to it.
+func (q Quota) takeWindow(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
+	start, used, period := now, int64(0), q.period()
 	if old != "" {
-		var ok bool
-		if v, ok = parseState(old, 'w', 2); !ok || v[1] > maxQuota {
-			return dst, 0, Usage{}, ErrWrongType
+		if !s.parse(old) || s.numbers[1] > maxQuota {
+			return false, u, ErrWrongType
 		}
+		start, used = s.numbers[0], s.numbers[1]
 	}
-	start, used, moved := v[0], v[1], false
 	switch {
 	case now-start >= period:
 		start, used = now, 0
 	case start-now > period:
 		start, moved = now, true
 	}
-	var u Usage
 	if u.OK = n <= q.Capacity-used || n <= 0; u.OK {
 		used = max(used+n, 0)
 	} else {
-		u.RetryAfter = micros(start + period - now)
+		u.RetryAfter = micros(start - now + period)
 	}
 	if u.Used = used; used > 0 {
-		u.ResetAfter = micros(start + period - now)
+		u.ResetAfter = micros(start - now + period)
 	}
-	ttl := finish(old, n, moved, u)
-	if ttl > 0 {
-		dst = appendState(dst, 'w', start, used)
-	}
-	return dst, ttl, u, nil
+	s.numbers = [3]int64{start, used}
+	return moved, u, nil
 }
 
-func (q Quota) takeSliding(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
+// takeSliding puts the new state into s.
+func (q Quota) takeSliding(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
 	w := slidingState{start: now, period: q.period()}
 	if old != "" {
-		v, ok := parseState(old, 's', 3)
-		if !ok || v[1] > maxQuota || v[2] > maxQuota {
-			return dst, 0, Usage{}, ErrWrongType
+		if !s.parse(old) || s.numbers[1] > maxQuota || s.numbers[2] > maxQuota {
+			return false, u, ErrWrongType
 		}
-		w.start, w.used, w.before = v[0], v[1], v[2]
+		w.start, w.used, w.before = s.numbers[0], s.numbers[1], s.numbers[2]
 	}
-	moved := w.advance(now)
-	u := Usage{Used: w.count(now)}
+	moved = w.advance(now)
+	u.Used = w.count(now)
 	if u.OK = n <= q.Capacity-u.Used || n <= 0; u.OK {
 		w.add(n)
 		u.Used = w.count(now)
@@ -240,11 +222,8 @@ func (q Quota) takeSliding(dst []byte, old string, now, n int64) ([]byte, time.D
 	if w.used > 0 || w.before > 0 {
 		u.ResetAfter = micros(max(w.fallsTo(0)-now, 0))
 	}
-	ttl := finish(old, n, moved, u)
-	if ttl > 0 {
-		dst = appendState(dst, 's', w.start, w.used, w.before)
-	}
-	return dst, ttl, u, nil
+	s.numbers = [3]int64{w.start, w.used, w.before}
+	return moved, u, nil
 }
 
 // slidingState is what was taken in the window that begins at start, and in the one before it.
@@ -304,18 +283,18 @@ func (w *slidingState) overlap(room, taken int64) int64 {
 	return overlap
 }
 
-func (q Quota) takeSteady(dst []byte, old string, now, n int64) ([]byte, time.Duration, Usage, error) {
-	var ahead span // by how much the theoretical arrival time is
+// takeSteady puts the new state into s.
+func (q Quota) takeSteady(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
+	var ahead span // of the theoretical arrival time
 	if old != "" {
-		v, ok := parseState(old, 'g', 2)
-		if !ok || v[1] >= maxQuota {
-			return dst, 0, Usage{}, ErrWrongType
+		if !s.parse(old) || s.numbers[1] >= maxQuota {
+			return false, u, ErrWrongType
 		}
-		ahead = span{us: v[0] - now, part: v[1]}
+		ahead = span{us: s.numbers[0] - now, part: s.numbers[1]}
 	}
 	full := q.cost(q.Capacity)
-	ahead, moved := q.settle(ahead, full)
-	u := Usage{OK: true}
+	ahead, moved = q.settle(ahead, full)
+	u.OK = true
 	switch {
 	case n > 0:
 		after := ahead.plus(q.cost(n), q.Amount)
@@ -331,11 +310,8 @@ func (q Quota) takeSteady(dst []byte, old string, now, n int64) ([]byte, time.Du
 	}
 	u.Used = q.worth(ahead)
 	u.ResetAfter = micros(ahead.ceil())
-	ttl := finish(old, n, moved, u)
-	if ttl > 0 {
-		dst = appendState(dst, 'g', now+ahead.us, ahead.part)
-	}
-	return dst, ttl, u, nil
+	s.numbers = [3]int64{now + ahead.us, ahead.part}
+	return moved, u, nil
 }
 
 // settle returns the part of ahead that counts. moved says that the clock was
@@ -407,35 +383,53 @@ func mulDiv(a, b, m int64) (quotient, remainder int64) {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-// parseState reads the count numbers of a state of the given kind.
-func parseState(s string, kind byte, count int) (v [3]int64, ok bool) {
+// state is the stored text of a quota: a letter and two or three numbers.
+type state struct {
+	kind    byte
+	numbers [3]int64
+}
+
+// stateKinds are the letters of the kinds of Refill.
+var stateKinds = [...]byte{RefillWindow: 'w', RefillSliding: 's', RefillSteady: 'g'}
+
+// count returns how many numbers a state of this kind has.
+func (s *state) count() int {
+	if s.kind == 's' {
+		return 3
+	}
+	return 2
+}
+
+// parse reads a state of s's kind into s, and says whether it is one.
+func (s *state) parse(text string) bool {
 	const maxNumber = 1 << 53
-	if s == "" || s[0] != kind {
-		return v, false
+	if text == "" || text[0] != s.kind {
+		return false
 	}
 	i := 1
-	for field := range count {
+	for field := range s.count() {
 		if field > 0 {
-			if i == len(s) || s[i] != ' ' {
-				return v, false
+			if i == len(text) || text[i] != ' ' {
+				return false
 			}
 			i++
 		}
 		begin, n := i, int64(0)
-		for ; i < len(s) && s[i]-'0' <= 9 && n <= maxNumber; i++ {
-			n = n*10 + int64(s[i]-'0')
+		for ; i < len(text) && text[i]-'0' <= 9 && n <= maxNumber; i++ {
+			n = n*10 + int64(text[i]-'0')
 		}
 		if i == begin || n > maxNumber {
-			return v, false
+			return false
 		}
-		v[field] = n
+		s.numbers[field] = n
 	}
-	return v, i == len(s)
+	return i == len(text)
 }
 
-func appendState(dst []byte, kind byte, numbers ...int64) []byte {
-	dst = append(dst, kind)
-	for i, n := range numbers {
+// append appends the text of s to dst.
+func (s *state) append(dst []byte) []byte {
+	dst = append(dst, s.kind)
+	for i, n := range s.numbers[:s.count()] {
 		if i > 0 {
 			dst = append(dst, ' ')
 		}
