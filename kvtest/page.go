@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/kvrecipes/kv"
@@ -95,7 +96,7 @@ var pageCases = []testCase{
 				keys = append(keys, e.fill(prefix, 5250)...)
 			}
 			for _, c := range []struct{ limit, want int }{
-				{0, 100}, {-1, 100}, {-1 << 40, 100}, {1, 1}, {10_000, 10_000}, {10_001, 10_000}, {1 << 40, 10_000},
+				{0, 100}, {-1, 100}, {math.MinInt, 100}, {1, 1}, {10_000, 10_000}, {10_001, 10_000}, {math.MaxInt, 10_000},
 			} {
 				entries, next, err := e.store.Page(e.ctx, kv.Range{}, "", c.limit)
 				e.NoError(err)
