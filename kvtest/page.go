@@ -109,6 +109,7 @@ var pageCases = []testCase{
 	{
 		name:     "Page/keeps no state",
 		contract: "Page keeps no state in the store.",
+		when:     ordered, // a server that is about to grow its table may tell more, or less, for the same cursor
 		run: func(e *env) {
 			e.fill("key", 300)
 			cursor := e.firstCursor(kv.Range{Prefix: "key"})
