@@ -76,18 +76,19 @@ var watchCases = []testCase{
 		name:     "Watch",
 		contract: "EventPut: the new entry; in memory EventDelete and EventExpire carry the last value. Per key, events come in the order of the writes.",
 		run: func(e *env) {
-			e.set("key", "before", kv.NoExpiry)
+			key, n := e.key("key"), e.key("n") // of one node: the order is promised per key, not across nodes
+			e.set(key, "before", kv.NoExpiry)
 			w := e.watch(e.store, "")
-			e.set("key", "a", kv.NoExpiry)
-			e.set("key", "a", kv.NoExpiry)
-			_, err := e.store.Incr(e.ctx, "n", 5, 0)
+			e.set(key, "a", kv.NoExpiry)
+			e.set(key, "a", kv.NoExpiry)
+			_, err := e.store.Incr(e.ctx, n, 5, 0)
 			e.NoError(err)
-			e.expect(w, put("key", "a"), put("key", "a"), put("n", "5"))
-			n, err := e.store.Delete(e.ctx, "key", "missing")
+			e.expect(w, put(key, "a"), put(key, "a"), put(n, "5"))
+			count, err := e.store.Delete(e.ctx, key, "missing")
 			e.NoError(err)
-			e.Equal(1, n)
-			e.set("key", "b", kv.NoExpiry)
-			e.expect(w, deleted("key", "a"), put("key", "b"))
+			e.Equal(1, count)
+			e.set(key, "b", kv.NoExpiry)
+			e.expect(w, deleted(key, "a"), put(key, "b"))
 			e.NoError(w.Err())
 		},
 	},
