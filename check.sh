@@ -7,12 +7,12 @@
 #   ./check.sh test fuzz     these steps alone
 #   FUZZTIME=1m ./check.sh fuzz
 #
-# Steps: format modules vet staticcheck test examples fuzz bench
+# Steps: format modules vet staticcheck test readme examples fuzz bench
 
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
-all_steps="format modules vet staticcheck test examples fuzz bench"
+all_steps="format modules vet staticcheck test readme examples fuzz bench"
 example_limit=120 # seconds that one example may take
 
 # A count of inputs, not a time: with a time, Go before 1.27 can fail a target
@@ -97,7 +97,28 @@ step_staticcheck() {
 step_test() {
 	for dir in $(modules); do
 		echo "  $dir"
-		go -C "$dir" test -race -count=1 -shuffle=on -timeout 8m ./...
+		go -C "$dir" test -race -count=1 -shuffle=on -timeout 8m ./... | sed '/\[no test files\]/d'
+	done
+}
+
+# The programs and tests that stand whole in README.md, in a module of their own like a user's.
+step_readme() {
+	mkdir "$scratch/user"
+	awk -v folder="$scratch/user" '
+		/^```/ { inside = $0 == "```go"; file = ""; next }
+		inside && file == "" { if (!/^package /) { inside = 0; next } file = folder "/" ++n ".go" }
+		inside { print > file }' README.md
+	sed 's|^module .*|module example.com/user|' go.mod >"$scratch/user/go.mod"
+	go -C "$scratch/user" mod edit -require github.com/kvrecipes/kv@v0.0.0 -replace "github.com/kvrecipes/kv=$PWD"
+	cp go.sum "$scratch/user"
+	for file in "$scratch"/user/*.go; do
+		echo "  $(head -n 1 "$file")"
+		if grep -q '^func Test' "$file"; then
+			mv "$file" "${file%.go}_test.go"
+			quietly go -C "$scratch/user" test -mod=mod -count=1 "${file%.go}_test.go"
+		else
+			quietly go -C "$scratch/user" run -mod=mod "$file"
+		fi
 	done
 }
 
@@ -152,7 +173,7 @@ within() {
 		kill -9 "$pid"
 	) >/dev/null 2>&1 &
 	watchdog=$!
-	wait "$pid" || status=$?
+	wait "$pid" 2>/dev/null || status=$?
 	kill "$watchdog" 2>/dev/null || true
 	wait "$watchdog" 2>/dev/null || true
 	[ "$status" = 0 ] || show "$status" "$@"
