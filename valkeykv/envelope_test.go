@@ -1,0 +1,82 @@
+package valkeykv_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvrecipes/kv/valkeykv"
+)
+
+func TestEnvelope(t *testing.T) {
+	for _, c := range []struct{ value, metadata, raw string }{
+		{"", "", ""},
+		{"v", "", "v"},
+		{"v", `{"a":1}`, valkeykv.Magic + "00000007" + `{"a":1}` + "v"},
+		{"", "1", valkeykv.Magic + "00000001" + "1"},
+		{valkeykv.Magic, "", valkeykv.Magic + "00000000" + valkeykv.Magic},
+		{valkeykv.Magic + "00000001" + "1", "", valkeykv.Magic + "00000000" + valkeykv.Magic + "00000001" + "1"},
+		{strings.Repeat("x", 300), strings.Repeat("m", 300), valkeykv.Magic + "0000012c" + strings.Repeat("m", 300) + strings.Repeat("x", 300)},
+	} {
+		require.Equal(t, c.raw, valkeykv.Seal(c.value, c.metadata))
+		value, metadata := valkeykv.Unseal(c.raw)
+		require.Equal(t, [2]string{c.value, c.metadata}, [2]string{value, metadata})
+	}
+}
+
+// What another program wrote is a plain value unless it is a complete envelope.
+func TestForeignValuesArePlain(t *testing.T) {
+	for _, raw := range []string{
+		valkeykv.Magic, valkeykv.Magic + "0000000", valkeykv.Magic + "00000001", valkeykv.Magic + "0000000A0123456789",
+		valkeykv.Magic + "+0000000", valkeykv.Magic + "ffffffff", valkeykv.Magic[:15] + "x00000000", "\x00kv1",
+	} {
+		value, metadata := valkeykv.Unseal(raw)
+		require.Equal(t, [2]string{raw, ""}, [2]string{value, metadata}, "%q", raw)
+	}
+}
+
+func FuzzEnvelope(f *testing.F) {
+	f.Add("v", "{}")
+	f.Add(valkeykv.Magic+"00000001x", "")
+	f.Fuzz(func(t *testing.T, value, metadata string) {
+		v, m := valkeykv.Unseal(valkeykv.Seal(value, metadata))
+		require.Equal(t, [2]string{value, metadata}, [2]string{v, m})
+		if v, m := valkeykv.Unseal(value); m == "" && !strings.HasPrefix(value, valkeykv.Magic) {
+			require.Equal(t, value, v)
+		}
+	})
+}
+
+func FuzzPosition(f *testing.F) {
+	f.Add("\x01\x00\x00\x00\x00\x00\x00\x00\x01\x02\x03run")
+	f.Fuzz(func(t *testing.T, text string) {
+		if ok, _ := valkeykv.ParsePosition(text); !ok {
+			require.NotEmpty(t, text)
+		}
+	})
+}
+
+func TestParseSelf(t *testing.T) {
+	const text = `07c37df 127.0.0.1:30004@31004,host slave e7d1eec 0 1426238317239 4 connected
+e7d1eec 127.0.0.1:30001@31001 myself,master - 0 0 7 connected 0-5460 5462 5464-5500 [5461->-07c37df]
+`
+	id, epoch, ranges, moving := valkeykv.ParseSelf(text)
+	require.Equal(t, "e7d1eec", id)
+	require.EqualValues(t, 7, epoch)
+	require.Equal(t, [][2]int{{0, 5460}, {5462, 5462}, {5464, 5500}}, ranges)
+	require.True(t, moving)
+
+	_, _, ranges, moving = valkeykv.ParseSelf("a 127.0.0.1:1@2 myself,slave b 0 0 7 connected\n")
+	require.Empty(t, ranges)
+	require.False(t, moving)
+}
+
+func FuzzParseSelf(f *testing.F) {
+	f.Add("a h:1@2 myself,master - 0 0 7 connected 0-5 7 [8-<-x]")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _, ranges, _ := valkeykv.ParseSelf(text)
+		require.LessOrEqual(t, len(ranges), len(text), fmt.Sprintf("%q", text))
+	})
+}

@@ -1,0 +1,27 @@
+package valkeykv
+
+// What tests look at from outside.
+var (
+	Seal   = seal
+	Unseal = unseal
+)
+
+const Magic = magic
+
+// Script returns a script made of the named files and a body of its own.
+func Script(body string, names ...string) string { return newScript(names...).body + body }
+
+// ParseSelf returns what a node says of itself in the text of CLUSTER NODES.
+func ParseSelf(text string) (id string, epoch uint64, ranges [][2]int, moving bool) {
+	n := parseSelf(text)
+	for _, r := range n.slots {
+		ranges = append(ranges, [2]int{r.first, r.last})
+	}
+	return n.id, n.epoch, ranges, n.moving
+}
+
+// ParsePosition says whether text is a position of a page, and whether it is the same when it is written again.
+func ParsePosition(text string) (ok, same bool) {
+	p, err := parsePosition(text)
+	return err == nil, err == nil && (text == "" || p.text(-1) == text)
+}
