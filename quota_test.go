@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"math/big"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -283,7 +282,7 @@ func walk(t *testing.T, r *rand.Rand, q kv.Quota, backwards bool, f func(t *test
 // between, and it goes on to succeed afterwards.
 func TestQuotaRetryAfterIsExact(t *testing.T) {
 	var denials int
-	eachWalk(t, 3000, true, func(t *testing.T, r *rand.Rand, c taking) {
+	eachWalk(t, 1000, true, func(t *testing.T, r *rand.Rand, c taking) {
 		if c.usage.OK {
 			require.Zero(t, c.usage.RetryAfter)
 			return
@@ -297,12 +296,12 @@ func TestQuotaRetryAfterIsExact(t *testing.T) {
 			require.Equal(t, wait >= retry, again.usage.OK, "%+v\nafter %d us: %+v", c, wait, again)
 		}
 	})
-	require.Greater(t, denials, 1000)
+	require.Greater(t, denials, 1000, "too few denials to mean anything")
 }
 
 // What is left can be taken, and no more. What is denied changes nothing.
 func TestQuotaUsedIsExact(t *testing.T) {
-	eachWalk(t, 3000, true, func(t *testing.T, _ *rand.Rand, c taking) {
+	eachWalk(t, 1000, true, func(t *testing.T, _ *rand.Rand, c taking) {
 		left := c.quota.Capacity - c.usage.Used
 		if left > 0 {
 			require.True(t, take(t, c.quota, c.kept(), c.now, left).usage.OK, "%+v", c)
@@ -321,7 +320,7 @@ func TestQuotaUsedIsExact(t *testing.T) {
 // After ResetAfter the quota is as if never used, and not 1 us before. That is also the deadline of
 // the state: an engine may forget it then, or keep it longer.
 func TestQuotaResetAfterIsExact(t *testing.T) {
-	eachWalk(t, 3000, true, func(t *testing.T, _ *rand.Rand, c taking) {
+	eachWalk(t, 1000, true, func(t *testing.T, _ *rand.Rand, c taking) {
 		reset := c.usage.ResetAfter.Microseconds()
 		if c.next != c.old && c.next != "" {
 			require.Equal(t, c.usage.ResetAfter, c.ttl, "no state is without a deadline: %+v", c)
@@ -338,14 +337,16 @@ func TestQuotaResetAfterIsExact(t *testing.T) {
 			kept := take(t, c.quota, c.kept(), c.now+reset, n)
 			fresh := take(t, c.quota, "", c.now+reset, n)
 			kept.old = fresh.old
-			require.Equal(t, fresh, kept, "%+v", c)
+			if kept != fresh {
+				t.Fatalf("%+v\nlater, with the state: %+v\nwithout it: %+v", c, kept, fresh)
+			}
 		}
 	})
 }
 
 // Nobody can give back more than was taken: at the end all is back and nothing more.
 func TestQuotaGivesBackNoMoreThanWasTaken(t *testing.T) {
-	eachWalk(t, 3000, true, func(t *testing.T, r *rand.Rand, c taking) {
+	eachWalk(t, 1000, true, func(t *testing.T, r *rand.Rand, c taking) {
 		before := c.usage.Used
 		back := upTo(r, c.quota.Capacity)
 		after := take(t, c.quota, c.kept(), c.now, -back)
@@ -359,23 +360,16 @@ func TestQuotaGivesBackNoMoreThanWasTaken(t *testing.T) {
 	})
 }
 
-// bound is the most that may be taken in a closed interval of t microseconds.
+// bound is the most that may be taken in a closed interval of t microseconds. Its products must fit an int64.
 func bound(q kv.Quota, t int64) int64 {
-	period := big.NewInt(q.Period.Microseconds())
-	share := func(amount int64, up bool) int64 { // amount x t / period
-		n := new(big.Int).Mul(big.NewInt(amount), big.NewInt(t))
-		if up {
-			n.Add(n, period).Sub(n, big.NewInt(1))
-		}
-		return n.Div(n, period).Int64()
-	}
+	period := q.Period.Microseconds()
 	switch q.Refill {
 	case kv.RefillWindow:
-		return q.Capacity * (1 + share(1, true))
+		return q.Capacity * (1 + (t+period-1)/period)
 	case kv.RefillSliding:
-		return q.Capacity + share(q.Capacity, false)
+		return q.Capacity + q.Capacity*t/period
 	default:
-		return q.Capacity + share(q.Amount, false)
+		return q.Capacity + q.Amount*t/period
 	}
 }
 
@@ -459,7 +453,7 @@ func TestQuotaSteadyDoesNotDrift(t *testing.T) {
 		{Refill: kv.RefillSteady, Capacity: 1000, Amount: 1_000_003, Period: 7919 * time.Microsecond},
 	} {
 		state, now, taken := "", someTime, int64(0)
-		for range 20_000 {
+		for range 5_000 {
 			u := take(t, q, state, now, 0).usage
 			if left := q.Capacity - u.Used; left > 0 {
 				state = take(t, q, state, now, left).next
@@ -474,7 +468,7 @@ func TestQuotaSteadyDoesNotDrift(t *testing.T) {
 // A clock that is set back lets nobody take more, as long as it is set back by less than the quota
 // remembers, and denies nobody for ever: at the worst for twice as long as usual.
 func TestQuotaClockSetBack(t *testing.T) {
-	eachWalk(t, 2000, false, func(t *testing.T, r *rand.Rand, c taking) {
+	eachWalk(t, 1000, false, func(t *testing.T, r *rand.Rand, c taking) {
 		if c.usage.Used == 0 {
 			return
 		}
@@ -751,8 +745,10 @@ func mulDivInDoubles(a, b, m float64) (quotient, remainder float64) {
 
 // A script that follows the description gets the same states and answers, to the last digit.
 func TestQuotaInDoubles(t *testing.T) {
-	eachWalk(t, 3000, true, func(t *testing.T, _ *rand.Rand, c taking) {
-		require.Empty(t, cmp.Diff(c, takeInDoubles(c), cmp.AllowUnexported(taking{})), "%+v", c)
+	eachWalk(t, 500, true, func(t *testing.T, _ *rand.Rand, c taking) {
+		if same := takeInDoubles(c); same != c {
+			t.Fatal(cmp.Diff(c, same, cmp.AllowUnexported(taking{})))
+		}
 	})
 }
 

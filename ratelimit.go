@@ -175,7 +175,7 @@ func (r *RateLimiter) AllowN(ctx context.Context, key string, n int64) (RateLimi
 	return r.take(ctx, "allown", key, n, false)
 }
 
-// Peek returns what Allow would say now, and counts nothing.
+// Peek returns what Allow would say now (Count and Remaining, too), and counts nothing.
 func (r *RateLimiter) Peek(ctx context.Context, key string) (RateLimitResult, error) {
 	return r.take(ctx, "peek", key, 1, true)
 }
