@@ -87,6 +87,11 @@ func (t *txn) failure(fields []valkey.ValkeyMessage) error {
 func txnResults(ops []kv.Op, answers []valkey.ValkeyMessage) []kv.Result {
 	results := make([]kv.Result, len(ops))
 	for i, op := range ops {
+		if op.Kind == kv.KindGet { // the script has opened the envelope
+			value, err := answers[i].ToString()
+			results[i] = kv.Result{Value: value, OK: err == nil}
+			continue
+		}
 		results[i] = decode(op, valkey.NewResult(answers[i], nil))
 	}
 	return results
