@@ -242,7 +242,7 @@ func TestRateLimiterWorstCase(t *testing.T) {
 				case 0:
 					time.Sleep(result.RetryAfter)
 				case 1:
-					time.Sleep(time.Duration(r.Int64N(int64(2*limit.Window))).Truncate(time.Microsecond))
+					time.Sleep(time.Duration(r.Int64N(int64(2 * limit.Window))).Truncate(time.Microsecond))
 				case 2:
 					time.Sleep(limit.Window - time.Microsecond)
 				default:
