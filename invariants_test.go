@@ -70,10 +70,8 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 		staged[id]++
 	}
 	keys, payload, live, ids := 0, 0, 0, make(map[uint32]bool)
-	for i, slot := range v.slots {
-		if slot == 0 {
-			continue
-		}
+	var problem error
+	v.each(func(i int, slot uint64) {
 		rec := v.record(slotRef(slot))
 		id := rec.id()
 		keys++
@@ -81,17 +79,20 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 		live += rec.size()
 		ids[id] = true
 		if at, _, found := sh.locateLocked(rec.key(), slotHash(slot)); !found || at != i {
-			return fmt.Errorf("key %q in slot %d can't be found", rec.key(), i)
+			problem = fmt.Errorf("key %q at word %d can't be found", rec.key(), i)
 		}
 		if v.ref(id) != slotRef(slot) {
-			return fmt.Errorf("number %d of key %q points elsewhere", id, rec.key())
+			problem = fmt.Errorf("number %d of key %q points elsewhere", id, rec.key())
 		}
 		if staged[id]+inOrder[id] != 1 {
-			return fmt.Errorf("key %q is staged %d times and in the order %d times", rec.key(), staged[id], inOrder[id])
+			problem = fmt.Errorf("key %q is staged %d times and in the order %d times", rec.key(), staged[id], inOrder[id])
 		}
 		if err := sh.checkTimer(id, rec); err != nil {
-			return err
+			problem = err
 		}
+	})
+	if problem != nil {
+		return problem
 	}
 	dead := 0
 	for id, n := range inOrder {

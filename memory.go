@@ -40,7 +40,7 @@ func newMemory(o Options) *memory {
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.number, sh.engine = uint32(i), m
-		sh.view.Store(emptyView)
+		sh.view.Store(&view{table: makeTable(1)})
 		sh.due.Store(math.MaxInt64)
 		sh.timers.shift = tickShift(o.ReapInterval)
 	}

@@ -53,10 +53,10 @@ type leaf struct {
 }
 
 const (
-	maxLeaf     = 4096 // a leaf with more is split
+	maxLeaf     = 2048 // a leaf with more is split
 	minLeaf     = maxLeaf / 8
-	stageTarget = 256  // staged numbers of a shard at which the background work begins
-	stageLimit  = 4096 // at which the writer itself does it
+	stageTarget = 128 // staged numbers of a shard at which the background work begins
+	stageLimit  = 384 // at which the writer itself does it: all shards together bound what a scan finds undone
 )
 
 func (o *order) init(m *memory) {
@@ -148,6 +148,13 @@ func (o *order) handOut() {
 			o.handOutShardLocked(&o.engine.shards[i])
 		}
 	}
+}
+
+// handOutShard does so for one shard.
+func (o *order) handOutShard(sh *shard) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.handOutShardLocked(sh)
 }
 
 func (o *order) handOutShardLocked(sh *shard) {

@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -39,17 +38,14 @@ type shard struct {
 	due     atomic.Int64
 }
 
-// view is what readers see of a shard.
+// view is what readers see of a shard. The elements of its slices are read and
+// written atomically, except to copy them with mu held.
 type view struct {
-	slots  []uint64         // hash << 32 | ref; 0: empty. At least one is empty
+	table
 	chunks []unsafe.Pointer // by chunk number; nil for one that was let go
 	ids    []uint32         // by key number: the ref of its record; 0 for a number of no key
 }
 
-// The elements of a view are read and written atomically, except to copy them with mu held.
-
-func (v *view) slot(i int) uint64          { return atomic.LoadUint64(&v.slots[i]) }
-func (v *view) setSlot(i int, slot uint64) { atomic.StoreUint64(&v.slots[i], slot) }
 func (v *view) chunk(c int) unsafe.Pointer { return atomic.LoadPointer(&v.chunks[c]) }
 func (v *view) ref(id uint32) ref          { return ref(atomic.LoadUint32(&v.ids[id])) }
 func (v *view) setRef(id uint32, r ref)    { atomic.StoreUint32(&v.ids[id], uint32(r)) }
@@ -57,31 +53,8 @@ func (v *view) record(r ref) record        { return r.at(v.chunk(r.chunk())) }
 
 func (v *view) setChunk(c int, p unsafe.Pointer) { atomic.StorePointer(&v.chunks[c], p) }
 
-// next returns the slot behind i.
-func (v *view) next(i int) int {
-	if i++; i == len(v.slots) {
-		return 0
-	}
-	return i
-}
-
-var emptyView = &view{slots: make([]uint64, 1)}
-
-const (
-	minSlots    = 16
-	lookupTries = 64 // before a reader gives up on luck and takes the lock
-)
-
-// home returns the slot at which the search for a hash begins. It grows with the hash, so that
-// rehashing walks memory from front to back.
-func (v *view) home(hash uint32) int {
-	hi, _ := bits.Mul64(uint64(hash)<<32, uint64(len(v.slots)))
-	return int(hi)
-}
-
-func slotOf(hash uint32, r ref) uint64 { return uint64(hash)<<32 | uint64(r) }
-func slotHash(slot uint64) uint32      { return uint32(slot >> 32) }
-func slotRef(slot uint64) ref          { return ref(uint32(slot)) }
+// lookupTries is how often a reader starts again before it takes the lock.
+const lookupTries = 64
 
 // lookup returns the record of key without taking the lock. This is the hot path of Get.
 func (sh *shard) lookup(key string, hash uint32) (rec record, found bool) {
@@ -104,21 +77,25 @@ func (sh *shard) lookup(key string, hash uint32) (rec record, found bool) {
 // tryLookup is one try of lookup; ok is false if seq changed meanwhile.
 func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, found, ok bool) {
 	v := sh.view.Load()
-	for i := v.home(hash); ; i = v.next(i) {
-		slot := v.slot(i)
-		if slot == 0 {
+	tag := tagOf(hash)
+	for b := v.home(hash); ; b = v.next(b) {
+		tags := v.word(b)
+		for m := matches(tags, tag); m != 0; m &= m - 1 {
+			slot := v.word(b + place(m))
+			if slotHash(slot) != hash {
+				continue
+			}
+			r := slotRef(slot)
+			base := v.chunk(r.chunk())
+			if sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
+				return record{}, false, false
+			}
+			if rec := r.at(base); rec.key() == key {
+				return rec, true, true
+			}
+		}
+		if byte(tags) == 0 {
 			return record{}, false, sh.seq.Load() == seq
-		}
-		if slotHash(slot) != hash {
-			continue
-		}
-		r := slotRef(slot)
-		base := v.chunk(r.chunk())
-		if sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
-			return record{}, false, false
-		}
-		if rec := r.at(base); rec.key() == key {
-			return rec, true, true
 		}
 	}
 }
@@ -150,19 +127,23 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 	return record{}, false
 }
 
-// locateLocked returns the slot and the record of key, or the slot where it would go.
+// locateLocked returns the word of the slot and the record of key.
 func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
 	v := sh.view.Load()
-	for i := v.home(hash); ; i = v.next(i) {
-		slot := v.slot(i)
-		if slot == 0 {
-			return i, record{}, false
+	for b := v.home(hash); ; b = v.next(b) {
+		tags := v.word(b)
+		for m := matches(tags, tagOf(hash)); m != 0; m &= m - 1 {
+			i := b + place(m)
+			slot := v.word(i)
+			if slotHash(slot) != hash {
+				continue
+			}
+			if rec := v.record(slotRef(slot)); rec.key() == key {
+				return i, rec, true
+			}
 		}
-		if slotHash(slot) != hash {
-			continue
-		}
-		if rec := v.record(slotRef(slot)); rec.key() == key {
-			return i, rec, true
+		if byte(tags) == 0 {
+			return 0, record{}, false
 		}
 	}
 }
@@ -189,7 +170,7 @@ func (sh *shard) unlock() {
 		sh.engine.order.kick()
 	}
 	if over { // the background work can't keep up: this writer does some of it
-		sh.engine.order.handOut()
+		sh.engine.order.handOutShard(sh)
 	}
 }
 
@@ -259,9 +240,9 @@ func (sh *shard) addChunkLocked(n int) int {
 	return c
 }
 
-// grown returns a copy of s with room for n elements and a quarter more.
+// grown returns a copy of s with room for n elements and an eighth more.
 func grown[T any](s []T, n int) []T {
-	t := make([]T, n+n/4+2)
+	t := make([]T, n+n/8+4)
 	copy(t, s)
 	return t
 }
@@ -323,11 +304,7 @@ func (sh *shard) moveLocked(r ref, rec record) bool {
 	}
 	v := sh.view.Load()
 	hash := sh.engine.hash(f.key).slot()
-	i := v.home(hash)
-	for v.slot(i) != slotOf(hash, r) {
-		i = v.next(i)
-	}
-	v.setSlot(i, slotOf(hash, to))
+	v.setWord(v.find(slotOf(hash, r)), slotOf(hash, to))
 	v.setRef(rec.id(), to)
 	sh.buryLocked(r, rec)
 	return true
@@ -344,11 +321,7 @@ func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
 	}
 	v := sh.view.Load()
 	v.setRef(id, r)
-	i := v.home(hash)
-	for v.slot(i) != 0 {
-		i = v.next(i)
-	}
-	v.setSlot(i, slotOf(hash, r))
+	v.add(slotOf(hash, r))
 	sh.keys++
 	sh.payload += f.payload()
 	sh.stageLocked(id)
@@ -356,7 +329,7 @@ func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
 	return rec, nil
 }
 
-// replaceLocked gives the key at slot a new record.
+// replaceLocked gives the key at a new record.
 func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 	id, was := old.id(), old.deadline()
 	to, rec, err := sh.appendLocked(id, f)
@@ -364,8 +337,8 @@ func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 		return record{}, err
 	}
 	v := sh.view.Load()
-	slot := v.slot(at)
-	v.setSlot(at, slotOf(slotHash(slot), to))
+	slot := v.word(at)
+	v.setWord(at, slotOf(slotHash(slot), to))
 	v.setRef(id, to)
 	sh.payload += f.payload() - old.payload()
 	sh.scheduleLocked(id, was, f.deadline)
@@ -374,7 +347,7 @@ func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 	return rec, nil
 }
 
-// setDeadlineLocked changes the deadline of the key at slot, in place if its record has room for one.
+// setDeadlineLocked changes the deadline of the key at, in place if its record has room for one.
 func (sh *shard) setDeadlineLocked(at int, rec record, deadline int64) (record, error) {
 	was := rec.deadline()
 	if was == deadline {
@@ -393,11 +366,9 @@ func (sh *shard) setDeadlineLocked(at int, rec record, deadline int64) (record, 
 // removeLocked removes the key at slot.
 func (sh *shard) removeLocked(at int, rec record) {
 	v := sh.view.Load()
-	id, r := rec.id(), slotRef(v.slot(at))
-	sh.beginLocked()
-	v.unslot(at)
+	id, r := rec.id(), slotRef(v.word(at))
+	v.remove(at)
 	v.setRef(id, 0)
-	sh.endLocked()
 	sh.keys--
 	sh.payload -= rec.payload()
 	sh.timers.remove(id) // now: a lock that was released must not stay for its ttl
@@ -407,57 +378,30 @@ func (sh *shard) removeLocked(at int, rec record) {
 	sh.shrinkLocked()
 }
 
-// unslot empties slot i and moves those behind it that the gap would hide.
-func (v *view) unslot(i int) {
-	n := len(v.slots)
-	for j := v.next(i); ; j = v.next(j) {
-		slot := v.slots[j]
-		if slot == 0 {
-			break
-		}
-		home := v.home(slotHash(slot))
-		if (j-home+n)%n >= (j-i+n)%n { // home is at or before the gap
-			v.setSlot(i, slot)
-			i = j
-		}
-	}
-	v.setSlot(i, 0)
-}
-
-// reserveLocked makes room for one more key in the table, which is at most 4/5 full.
+// reserveLocked makes room for one more key in the table.
 func (sh *shard) reserveLocked() {
-	n := len(sh.view.Load().slots)
-	if (sh.keys+1)*5 > n*4 {
-		sh.rehashLocked(max(minSlots, n+n/4))
+	if t := sh.view.Load().table; t.full(sh.keys) {
+		n := t.buckets()
+		sh.rehashLocked(n + n/6 + 1) // growing by a sixth keeps tables 6/7 full and more
 	}
 }
 
 // shrinkLocked gives back what a table that was once fuller holds.
 func (sh *shard) shrinkLocked() {
-	n := len(sh.view.Load().slots)
-	if n > minSlots && sh.keys < n/4 {
-		sh.rehashLocked(max(minSlots, sh.keys*3/2))
+	if n := sh.view.Load().buckets(); n > 1 && sh.keys < n*fullLoad/4 {
+		sh.rehashLocked(sh.keys*2/fullLoad + 1)
 	}
 	if sh.keys == 0 && sh.arena.open != 0 && sh.arena.chunks[sh.arena.open].size > firstChunk {
 		sh.dropChunkLocked(sh.arena.open)
 	}
 }
 
-// rehashLocked gives the table n slots. A slot has the whole hash in it, so the keys need not be looked at.
-func (sh *shard) rehashLocked(n int) {
+// rehashLocked gives the table another size. A slot has the whole hash in it, so the keys need not be looked at.
+func (sh *shard) rehashLocked(buckets int) {
 	sh.changeViewLocked(func(v *view) {
-		old := v.slots
-		v.slots = make([]uint64, n)
-		for _, slot := range old {
-			if slot == 0 {
-				continue
-			}
-			i := v.home(slotHash(slot))
-			for v.slots[i] != 0 {
-				i = v.next(i)
-			}
-			v.slots[i] = slot
-		}
+		old := v.table
+		v.table = makeTable(buckets)
+		old.each(func(_ int, slot uint64) { v.add(slot) })
 	})
 }
 

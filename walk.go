@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"iter"
+	"sync/atomic"
 	"time"
 )
 
@@ -143,25 +144,46 @@ func (w *walker) neighbourLocked(s *leaf) *leaf {
 	return next
 }
 
-// collectLeaf appends the records from place i of a leaf on, and returns the place behind the last.
+// collectLeaf appends the records from place i of a leaf on, and returns the
+// place behind the last. Its loop looks at no record, so that the processor
+// fetches many at a time; only the last one is held against the walk's bound.
 func (w *walker) collectLeaf(s *leaf, i int, batch []record) ([]record, int) {
-	step := 1
+	step, from := 1, len(batch)
 	if w.reverse {
 		step = -1
 	}
 	for ; i >= 0 && i < len(s.sorted) && len(batch) < cap(batch); i += step {
-		rec, ok := w.engine.resolve(s.sorted[i])
-		if !ok {
-			continue
+		if rec, ok := w.engine.resolve(s.sorted[i]); ok {
+			batch = append(batch, rec)
 		}
-		key := rec.key()
-		if !w.reverse && w.high != "" && key >= w.high || w.reverse && key < w.low {
-			w.done = true
-			break
-		}
-		batch = append(batch, rec)
+	}
+	fetch(batch[from:])
+	for len(batch) > from && w.outside(batch[len(batch)-1].key()) {
+		batch, w.done = batch[:len(batch)-1], true
 	}
 	return batch, i
+}
+
+// outside says whether key lies behind the end of the walk.
+func (w *walker) outside(key string) bool {
+	if w.reverse {
+		return key < w.low
+	}
+	return w.high != "" && key >= w.high
+}
+
+// fetched keeps the loads of fetch from being optimized away.
+var fetched atomic.Uint32
+
+// fetch brings the headers of records into the cache, many at a time, where one after the other would wait for each.
+func fetch(batch []record) {
+	var sum uint32
+	for _, rec := range batch {
+		sum += rec.shape()
+	}
+	if sum == 1 {
+		fetched.Store(sum)
+	}
 }
 
 // settle sorts a leaf if it has pending keys.
