@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A group is workloads that share a store, and so a child process.
+type group struct {
+	name  string
+	works []string // as -work knows them, beside the group's name
+	title string
+	rival []string // engines that a target names: they run as often as kv
+	fit   func(peer) bool
+	run   func(*bench)
+}
+
+func anyPeer(peer) bool { return true }
+
+var groups = []group{
+	{name: "point", works: []string{"insert", "get", "mix", "overwrite", "incr"}, title: "a store without deadlines",
+		rival: []string{"xsync", "buntdb", "otter", "btree", "go-cache"}, fit: anyPeer, run: runPoint},
+	{name: "ttl", works: []string{"insert-ttl", "get-ttl", "expire", "lock"}, title: "a store whose entries have a deadline",
+		rival: []string{"otter"}, fit: func(p peer) bool { return p.ttl }, run: runTTL},
+	{name: "scan", works: []string{"scan-first", "scan-100", "scan-all"}, title: "keys in order",
+		rival: []string{"btree"}, fit: ordered, run: runScan},
+	{name: "memory", works: []string{"memory", "memory-ttl", "gc"}, title: "memory and its collection", fit: anyPeer, run: runMemory},
+	{name: "heap", works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
+}
+
+func ordered(p peer) bool { return slices.Contains([]string{"kv", "btree", "buntdb"}, p.name) }
+
+// findGroups returns the groups that contain the workloads asked for, and for each which of them; nil for all.
+func findGroups(works []string) ([]group, []map[string]bool, error) {
+	var found []group
+	var wanted []map[string]bool
+	unknown := map[string]bool{}
+	for _, w := range works {
+		unknown[w] = true
+	}
+	for _, g := range groups {
+		want := map[string]bool{}
+		whole := len(works) == 0
+		for _, w := range works {
+			if w == g.name {
+				whole = true
+			} else if slices.Contains(g.works, w) {
+				want[w] = true
+			} else {
+				continue
+			}
+			delete(unknown, w)
+		}
+		switch {
+		case whole:
+			found, wanted = append(found, g), append(wanted, nil)
+		case len(want) > 0:
+			found, wanted = append(found, g), append(wanted, want)
+		}
+	}
+	for w := range unknown {
+		return nil, nil, fmt.Errorf("no workload called %q", w)
+	}
+	return found, wanted, nil
+}

@@ -1,0 +1,90 @@
+// Command bench measures kv side by side with the stores that Go programs use today.
+//
+//	go run .                                   everything, with a results file and charts
+//	go run . -engines kv,xsync -work get,insert -n 1000000 -runs 3
+//
+// See README.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	if text := os.Getenv(jobVariable); text != "" {
+		exit(runChild(text))
+	}
+	exit(run())
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func run() error {
+	var (
+		engines = flag.String("engines", "", "comma-separated engines; empty: all ("+peerNames()+")")
+		work    = flag.String("work", "", "comma-separated workloads or groups of them; empty: all ("+workNames()+")")
+		n       = flag.Int("n", 1_000_000, "entries")
+		ops     = flag.Int("ops", 2_000_000, "most operations of one figure")
+		limit   = flag.Duration("time", 600*time.Millisecond, "most time of one figure")
+		size    = flag.Int("value", 64, "bytes of a value")
+		runs    = flag.Int("runs", 5, "repetitions of kv and of the engines that a target names")
+		others  = flag.Int("others", 0, "repetitions of the rest; 0: as many")
+		short   = flag.Bool("short", false, "a smoke run: tiny, once, in seconds; its figures mean nothing")
+	)
+	flag.Parse()
+	p := plan{
+		scale:  scale{Entries: *n, Ops: *ops, Time: *limit, ValueSize: *size},
+		runs:   *runs,
+		others: *others,
+	}
+	if *short {
+		p.scale, p.runs, p.others = shortScale, 1, 1
+	}
+	if p.others <= 0 {
+		p.others = p.runs
+	}
+	if err := p.choose(split(*engines), split(*work)); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	f, err := p.run(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	printFigures(os.Stdout, f)
+	return nil
+}
+
+func split(list string) []string {
+	return slices.DeleteFunc(strings.Split(list, ","), func(s string) bool { return s == "" })
+}
+
+func peerNames() string {
+	var names []string
+	for _, p := range peers {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, " ")
+}
+
+func workNames() string {
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.name+": "+strings.Join(g.works, " "))
+	}
+	return strings.Join(names, "; ")
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+)
+
+// A plan is what to run, and how often.
+type plan struct {
+	scale
+	runs, others int
+	jobs         []job
+}
+
+var shortScale = scale{Entries: 2000, Ops: 4000, Time: 20 * time.Millisecond, ValueSize: 64, Short: true}
+
+// choose lists the jobs: repetition by repetition, and in each one engine after the
+// other, so that a slow minute of the machine hits all of them.
+func (p *plan) choose(engines, works []string) error {
+	for _, name := range engines {
+		if _, err := findPeer(name); err != nil {
+			return err
+		}
+	}
+	chosen, wanted, err := findGroups(works)
+	if err != nil {
+		return err
+	}
+	for repeat := range max(p.runs, p.others) {
+		for i, g := range chosen {
+			for _, e := range peers {
+				if !g.fit(e) || len(engines) > 0 && !slices.Contains(engines, e.name) || repeat >= p.repeats(g, e) {
+					continue
+				}
+				j := job{Engine: e.name, Group: g.name, Repeat: repeat, Scale: p.scale}
+				for w := range wanted[i] {
+					j.Works = append(j.Works, w)
+				}
+				p.jobs = append(p.jobs, j)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *plan) repeats(g group, e peer) int {
+	if e.name == "kv" || slices.Contains(g.rival, e.name) {
+		return p.runs
+	}
+	return p.others
+}
+
+// run runs the jobs one after the other, each in a process of its own.
+func (p *plan) run(ctx context.Context, progress io.Writer) (*figures, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	f := new(figures)
+	began := time.Now()
+	for i, j := range p.jobs {
+		start := time.Now()
+		samples, err := j.spawn(ctx, program)
+		if err != nil {
+			return nil, err
+		}
+		f.add(j.Engine, samples)
+		fmt.Fprintf(progress, "[%d/%d] run %d %-9s %-8s %4.1f s, %s in all\n",
+			i+1, len(p.jobs), j.Repeat+1, j.Engine, j.Group, time.Since(start).Seconds(), time.Since(began).Round(time.Second))
+	}
+	return f, nil
+}
