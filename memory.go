@@ -38,11 +38,7 @@ func newMemory(o Options) *memory {
 	m := &memory{seed: maphash.MakeSeed(), shards: make([]shard, 1<<shardBits), bits: shardBits, options: o}
 	m.clock.start = time.Now()
 	for i := range m.shards {
-		sh := &m.shards[i]
-		sh.number, sh.engine = uint32(i), m
-		sh.view.Store(&view{table: makeTable(1)})
-		sh.due.Store(math.MaxInt64)
-		sh.timers.shift = tickShift(o.ReapInterval)
+		m.shards[i].init(uint32(i), m)
 	}
 	m.order.init(m)
 	m.reaper.init(m)
@@ -76,8 +72,7 @@ func (m *memory) resolve(id keyID) (record, bool) { return m.shards[id.shard()].
 
 // alive says whether the key with this number is still there.
 func (m *memory) alive(id keyID) bool {
-	v := m.shards[id.shard()].view.Load()
-	return int(id.number()) < len(v.ids) && v.ref(id.number()) != 0
+	return m.shards[id.shard()].view.Load().refOr0(id.number()) != 0
 }
 
 // Get implements [Engine].
@@ -168,6 +163,9 @@ func (m *memory) Stats() Stats {
 func (m *memory) Close() error {
 	m.reaper.close()
 	m.order.close()
+	for i := range m.shards {
+		m.shards[i].clear()
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -105,11 +106,11 @@ func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, fou
 func (sh *shard) resolve(id uint32) (record, bool) {
 	for range lookupTries {
 		seq := sh.seq.Load()
-		v := sh.view.Load()
-		if seq&1 != 0 || int(id) >= len(v.ids) {
+		if seq&1 != 0 {
 			continue
 		}
-		r := v.ref(id)
+		v := sh.view.Load()
+		r := v.refOr0(id)
 		if r == 0 {
 			return record{}, false
 		}
@@ -121,10 +122,18 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	v := sh.view.Load()
-	if r := v.ref(id); r != 0 {
+	if r := v.refOr0(id); r != 0 {
 		return v.record(r), true
 	}
 	return record{}, false
+}
+
+// refOr0 is ref for a number that may be of no key.
+func (v *view) refOr0(id uint32) ref {
+	if int(id) >= len(v.ids) {
+		return 0
+	}
+	return v.ref(id)
 }
 
 // locateLocked returns the word of the slot and the record of key.
@@ -146,6 +155,24 @@ func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, foun
 			return 0, record{}, false
 		}
 	}
+}
+
+// init makes sh an empty shard.
+func (sh *shard) init(number uint32, m *memory) {
+	sh.number, sh.engine = number, m
+	sh.view.Store(&view{table: makeTable(1)})
+	sh.due.Store(math.MaxInt64)
+	sh.timers.shift = tickShift(m.options.ReapInterval)
+}
+
+// clear drops all keys. Readers that are under way keep what they have in hand.
+func (sh *shard) clear() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.changeViewLocked(func(v *view) { *v = view{table: makeTable(1)} })
+	sh.arena, sh.staged, sh.freeIDs = arena{}, nil, nil
+	sh.keys, sh.payload, sh.deadIDs, sh.nextID = 0, 0, 0, 0
+	sh.timers.reset()
 }
 
 // beginLocked makes readers wait until the matching endLocked. Calls nest.
@@ -407,13 +434,13 @@ func (sh *shard) rehashLocked(buckets int) {
 
 // takeIDLocked returns the number of a new key.
 func (sh *shard) takeIDLocked() uint32 {
-	if n := len(sh.freeIDs); n > 0 {
-		id := sh.freeIDs[n-1]
-		sh.freeIDs = sh.freeIDs[:n-1]
-		return id
-	}
 	id := sh.nextID
-	sh.nextID++
+	if n := len(sh.freeIDs); n > 0 {
+		id = sh.freeIDs[n-1]
+		sh.freeIDs = sh.freeIDs[:n-1]
+	} else {
+		sh.nextID++
+	}
 	if int(id) >= len(sh.view.Load().ids) {
 		sh.changeViewLocked(func(v *view) { v.ids = grown(v.ids, int(id)+1) })
 	}
