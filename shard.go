@@ -78,8 +78,8 @@ func (sh *shard) lookup(key string, hash uint32) (rec record, found bool) {
 // tryLookup is one try of lookup; ok is false if seq changed meanwhile.
 func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, found, ok bool) {
 	v := sh.view.Load()
-	tag := tagOf(hash)
-	for b := v.home(hash); ; b = v.next(b) {
+	tag, home := tagOf(hash), v.home(hash)
+	for b := home; ; {
 		tags := v.word(b)
 		for m := matches(tags, tag); m != 0; m &= m - 1 {
 			slot := v.word(b + place(m))
@@ -95,7 +95,7 @@ func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, fou
 				return rec, true, true
 			}
 		}
-		if byte(tags) == 0 {
+		if b = v.next(b); byte(tags) == 0 || b == home {
 			return record{}, false, sh.seq.Load() == seq
 		}
 	}
@@ -139,7 +139,8 @@ func (v *view) refOr0(id uint32) ref {
 // locateLocked returns the word of the slot and the record of key.
 func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
 	v := sh.view.Load()
-	for b := v.home(hash); ; b = v.next(b) {
+	home := v.home(hash)
+	for b := home; ; {
 		tags := v.word(b)
 		for m := matches(tags, tagOf(hash)); m != 0; m &= m - 1 {
 			i := b + place(m)
@@ -151,7 +152,7 @@ func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, foun
 				return i, rec, true
 			}
 		}
-		if byte(tags) == 0 {
+		if b = v.next(b); byte(tags) == 0 || b == home {
 			return 0, record{}, false
 		}
 	}

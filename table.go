@@ -14,7 +14,7 @@ import (
 // bits of its hash. So one comparison of the tags finds the slot without a loop whose length the
 // processor can't predict, and it goes on to the record, and to the next
 // lookup, while the cache line is still on its way. Byte 0 counts the keys that found this bucket full and went
-// on to the next ones; where it is 0, a search ends. At 255 it counts no further, in either direction.
+// on to the next ones; where it is 0, or all buckets have been seen, a search ends. At 255 it counts no further, in either direction.
 //
 // Words are read and written atomically: readers hold no lock. A key never
 // moves within a table, so adding, replacing and removing one can't hide another from a reader.
