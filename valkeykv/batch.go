@@ -2,6 +2,7 @@ package valkeykv
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -143,14 +144,11 @@ func (e *engine) Batch(ctx context.Context, ops []kv.Op) ([]kv.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	uses := make(map[string]int, len(ops))
-	for _, op := range ops {
-		uses[op.Key]++
-	}
+	often := keysUsedOften(ops)
 	cmds := make([]valkey.Completed, len(ops))
 	for i, op := range ops {
 		d := bySHA
-		if uses[op.Key] > 1 {
+		if often[op.Key] {
 			d = whole
 		}
 		cmds[i] = e.command(op, d)
@@ -164,12 +162,30 @@ func (e *engine) Batch(ctx context.Context, ops []kv.Op) ([]kv.Result, error) {
 	return results, wholeFailure(ops, answers)
 }
 
+// keysUsedOften returns the keys with more than one operation, nil if none of ops can be refused.
+func keysUsedOften(ops []kv.Op) map[string]bool {
+	if !slices.ContainsFunc(ops, refusable) {
+		return nil
+	}
+	often := make(map[string]bool, len(ops))
+	for _, op := range ops {
+		_, used := often[op.Key]
+		often[op.Key] = used
+	}
+	return often
+}
+
+// refusable says whether the server may refuse op unless it is delivered whole.
+func refusable(op kv.Op) bool {
+	return op.Kind == kv.KindIncr || op.Kind == kv.KindExpire && op.TTL == kv.NoExpiry
+}
+
 // again sends what was refused, whole, and puts the answers in their places.
 func (e *engine) again(ctx context.Context, ops []kv.Op, answers []valkey.ValkeyResult) {
 	var at []int
 	var cmds []valkey.Completed
 	for i, op := range ops {
-		if refused(op, answers[i].Error()) {
+		if refusable(op) && refused(op, answers[i].Error()) {
 			at, cmds = append(at, i), append(cmds, e.command(op, whole))
 		}
 	}

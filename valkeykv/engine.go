@@ -18,7 +18,8 @@ type engine struct {
 	cluster bool
 	hub     *hub
 
-	calls calls
+	calls  calls
+	health *health
 }
 
 var _ kv.Engine = (*engine)(nil)
@@ -28,6 +29,7 @@ func newEngine(client valkey.Client, owned bool) *engine {
 		client:  client,
 		owned:   owned,
 		cluster: client.Mode() == valkey.ClientModeCluster,
+		health:  newHealth(),
 	}
 	e.hub = newHub(e)
 	return e
@@ -46,7 +48,7 @@ func (e *engine) doOn(ctx context.Context, client valkey.Client, cmd valkey.Comp
 	if ctx.Done() == nil {
 		return client.Do(ctx, cmd) // without the closure
 	}
-	return await(ctx, &e.calls, func() valkey.ValkeyResult { return client.Do(ctx, cmd) }, valkey.NewErrorResult)
+	return await(ctx, e, func() valkey.ValkeyResult { return client.Do(ctx, cmd) }, valkey.NewErrorResult, valkey.ValkeyResult.NonValkeyError)
 }
 
 // doMulti sends commands in one round trip for each node.
@@ -56,8 +58,18 @@ func (e *engine) doMulti(ctx context.Context, cmds ...valkey.Completed) []valkey
 
 // doMultiOn sends commands to one node in one round trip.
 func (e *engine) doMultiOn(ctx context.Context, client valkey.Client, cmds ...valkey.Completed) []valkey.ValkeyResult {
-	return await(ctx, &e.calls, func() []valkey.ValkeyResult { return client.DoMulti(ctx, cmds...) },
-		func(err error) []valkey.ValkeyResult { return sameError(len(cmds), err) })
+	return await(ctx, e, func() []valkey.ValkeyResult { return client.DoMulti(ctx, cmds...) },
+		func(err error) []valkey.ValkeyResult { return sameError(len(cmds), err) }, firstFailure)
+}
+
+// firstFailure returns the first error that is no answer of a server.
+func firstFailure(results []valkey.ValkeyResult) error {
+	for _, r := range results {
+		if err := r.NonValkeyError(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sameError(n int, err error) []valkey.ValkeyResult {
