@@ -69,7 +69,7 @@ type Flags struct {
 	table   flagTable
 	reports flagReports
 
-	live    atomic.Pointer[flagWatch] // the watch that is followed; nil while there is none
+	watch   atomic.Pointer[flagWatch] // the latest
 	ctx     context.Context           // ends with Close, and with the goroutine
 	cancel  context.CancelFunc
 	stopped chan struct{} // closed when the goroutine has ended
@@ -128,9 +128,7 @@ func (f *Flags) Set(ctx context.Context, name, value string) error {
 	if err := f.store.Set(ctx, Key(f.scope, name), value, NoExpiry); err != nil {
 		return err
 	}
-	if w := f.live.Load(); w != nil {
-		w.catchUp(background(ctx))
-	}
+	f.watch.Load().catchUp()
 	return nil
 }
 
@@ -140,7 +138,7 @@ func (f *Flags) Set(ctx context.Context, name, value string) error {
 func (f *Flags) Close() error {
 	f.cancel()
 	<-f.stopped
-	f.reports.close()
+	f.reports.drop()
 	return nil
 }
 
@@ -235,7 +233,7 @@ func (f *Flags) connect() (*flagWatch, error) {
 		f.put(name, value)
 	}
 	f.table.publish()
-	f.live.Store(w)
+	f.watch.Store(w)
 	return w, nil
 }
 
@@ -256,7 +254,6 @@ func (f *Flags) read() (map[string]string, error) {
 // follow applies the events of w until it ends.
 func (f *Flags) follow(w *flagWatch) {
 	defer close(w.over)
-	defer f.live.Store(nil)
 	for {
 		select {
 		case e, open := <-w.Events():
@@ -327,17 +324,14 @@ type flagWatch struct {
 	over chan struct{}      // closed when nobody follows it any more
 }
 
-// catchUp returns when the events sent before the call are applied, the watch has ended, or ctx has.
-func (w *flagWatch) catchUp(ctx context.Context) {
+// catchUp returns when the events that were sent before the call are applied, or nobody follows w any more.
+func (w *flagWatch) catchUp() {
 	done := make(chan struct{})
 	select {
 	case w.asks <- done:
+		<-done // soon: the follower waits for nobody
 	case <-w.over:
-		return
-	case <-ctx.Done():
-		return
 	}
-	<-done // the reader is on it, and runs no user's code
 }
 
 // overtake applies the events that are waiting to values, which were read after
@@ -502,10 +496,9 @@ func isDigits(s string) bool {
 type flagReports struct {
 	call func(flag string, err error)
 
-	mu     sync.Mutex
-	queue  []flagReport // guarded by mu
-	busy   bool         // guarded by mu; somebody is in run
-	closed bool         // guarded by mu
+	mu    sync.Mutex
+	queue []flagReport // guarded by mu
+	busy  bool         // guarded by mu; somebody is in run
 }
 
 type flagReport struct {
@@ -516,9 +509,6 @@ type flagReport struct {
 func (r *flagReports) add(flag string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return
-	}
 	r.queue = append(r.queue, flagReport{flag, err})
 	if !r.busy {
 		r.busy = true
@@ -564,8 +554,9 @@ func (r *flagReports) one(report flagReport) {
 	r.call(report.flag, report.err)
 }
 
-func (r *flagReports) close() {
+// drop forgets the calls that have not begun.
+func (r *flagReports) drop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed, r.queue = true, nil
+	r.queue = nil
 }

@@ -159,6 +159,8 @@ func TestFlagGarbageIsOffAndReportedOnce(t *testing.T) {
 		_, err := s.Delete(t.Context(), "feature:x")
 		require.NoError(t, err)
 		require.Len(t, put("other"), 1, "and so is one that had gone")
+		require.Empty(t, put("on"))
+		require.Len(t, put("other"), 1, "or had been put right")
 	})
 }
 
@@ -378,7 +380,11 @@ func TestFlagsRecoverFromABrokenWatch(t *testing.T) {
 			require.True(t, f.Enabled(name, "u"), name)
 		}
 		require.False(t, f.Enabled("comes", "u"))
+		began := time.Now()
+		setFlag(t, f, "stays", "on")
+		require.Zero(t, time.Since(began), "Set doesn't wait for a watch that is broken")
 		told := errs.take()
+		require.Greater(t, len(told), 10)
 		require.ErrorIs(t, told[0].err, kv.ErrLagged)
 		for _, e := range told[1:] {
 			require.Empty(t, e.flag)
@@ -640,15 +646,40 @@ func TestFlagsEndWithTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := kvtest.NewFaulty(kv.New(nil))
 		s := kv.NewWithEngine(engine, nil)
-		defer s.Close()
-		f := newFlags(t, s, &kv.FlagsOptions{OnError: func(string, error) {}})
-		engine.Inject(kvtest.Always(kvtest.Fault{Err: kvtest.ErrDown, Delay: time.Hour}, "Watch", "Scan"))
+		errs := &flagErrors{}
+		newFlags(t, s, &kv.FlagsOptions{OnError: errs.add})
+		engine.Inject(kvtest.Always(kvtest.Fault{Delay: time.Hour}, "Watch"))
 		engine.BreakWatches()
 		synctest.Wait()
-		began := time.Now()
-		require.NoError(t, f.Close())
-		require.Zero(t, time.Since(began), "Close doesn't wait for a server that is away")
+		require.Len(t, errs.take(), 1)
+		require.NoError(t, s.Close()) // while it opens a new watch
+		synctest.Wait()
+		require.Empty(t, errs.take(), "a closed store is no error")
 	})
+}
+
+func TestFlagsCloseWaitsForNoServer(t *testing.T) {
+	for name, fault := range map[string]kvtest.Fault{
+		"that doesn't answer": {Delay: time.Hour},
+		"that is away":        {Err: kvtest.ErrDown},
+	} {
+		for _, method := range []string{"Watch", "Scan"} {
+			t.Run(name+" "+method, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					engine := kvtest.NewFaulty(kv.New(nil))
+					s := kv.NewWithEngine(engine, nil)
+					defer s.Close()
+					f := newFlags(t, s, &kv.FlagsOptions{OnError: func(string, error) {}})
+					engine.Inject(kvtest.Always(fault, method))
+					engine.BreakWatches()
+					time.Sleep(time.Minute + 1) // it is in the call, or in a pause between two
+					began := time.Now()
+					require.NoError(t, f.Close())
+					require.Zero(t, time.Since(began))
+				})
+			})
+		}
+	}
 }
 
 func TestNewFlagsFails(t *testing.T) {
