@@ -231,11 +231,11 @@ func (g *guard) refreshKey(key string) string {
 // for one: nothing keeps a store alive that its users have let go.
 var shared = struct {
 	mu     sync.Mutex
-	places map[place]*sharedFlights // guarded by mu
-}{places: make(map[place]*sharedFlights)}
+	places map[location]*sharedFlights // guarded by mu
+}{places: make(map[location]*sharedFlights)}
 
-// place is a namespace of a store.
-type place struct {
+// location is a namespace of a store.
+type location struct {
 	root   *root
 	prefix string
 }
@@ -246,7 +246,7 @@ type sharedFlights struct {
 }
 
 func obtainShared(g guard, t task, seen cached) (cached, error) {
-	at := place{g.store.root, g.store.prefix}
+	at := location{g.store.root, g.store.prefix}
 	shared.mu.Lock()
 	s := shared.places[at]
 	if s == nil {
