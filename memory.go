@@ -84,28 +84,41 @@ func (m *memory) Get(_ context.Context, key string) (string, error) {
 	return rec.value(), nil
 }
 
-// find returns the record of a live key. It takes a lock only if the key seems to have expired.
+// find returns the record of a live key. It takes a lock only if the key seems to have expired, or to be a counter.
 func (m *memory) find(key string) (record, bool) {
 	h := m.hash(key)
 	rec, found := m.shard(h).lookup(key, h.slot())
-	if !found || m.clock.far(rec.deadline()) {
-		return rec, found
+	if !found {
+		return rec, false
 	}
-	if rec.deadline() > m.clock.now() {
+	deadline := rec.deadline()
+	if !rec.isCounter() && (m.clock.far(deadline) || deadline > m.clock.now()) {
 		return rec, true
 	}
 	return m.settled(key)
 }
 
 // settled is find with the lock taken. A writer that judged the key just before
-// its deadline, and is about to give it a later one, has then either done so or not begun.
+// its deadline, and is about to give it a later one, has then either done so or
+// not begun. A counter is replaced by its text, so that Get allocates nothing for that either.
 func (m *memory) settled(key string) (record, bool) {
-	h := m.hash(key)
-	sh := m.shard(h)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	_, rec, found := sh.locateLocked(key, h.slot())
-	return rec, found && !m.clock.expired(rec.deadline())
+	w := m.begin(key)
+	defer w.unlock()
+	if !w.live || !w.rec.isCounter() {
+		return w.rec, w.live
+	}
+	var buf [20]byte
+	f := fields{key: key, value: decimal(&buf, w.rec.number()), deadline: w.rec.deadline()}
+	if rec, err := w.replaceLocked(w.at, w.rec, &f); err == nil {
+		return rec, true
+	}
+	return w.rec, true
+}
+
+// decimal returns n in base 10, in buf.
+func decimal(buf *[20]byte, n int64) string {
+	text := strconv.AppendInt(buf[:0], n, 10)
+	return unsafe.String(&text[0], len(text))
 }
 
 // Entry implements [Engine].
@@ -211,12 +224,15 @@ func (w *writing) deadlineFor(ttl time.Duration) int64 {
 
 // put stores a value under the key.
 func (w *writing) put(value, metadata string, deadline int64) error {
-	f := fields{key: w.key, value: value, metadata: metadata, deadline: deadline}
+	return w.store(&fields{key: w.key, value: value, metadata: metadata, deadline: deadline})
+}
+
+func (w *writing) store(f *fields) error {
 	rec, err := record{}, error(nil)
 	if w.live {
-		rec, err = w.replaceLocked(w.at, w.rec, &f)
+		rec, err = w.replaceLocked(w.at, w.rec, f)
 	} else {
-		rec, err = w.insertLocked(w.hash, &f)
+		rec, err = w.insertLocked(w.hash, f)
 	}
 	if err == nil {
 		w.engine.watchers.emit(EventPut, rec, &w.engine.clock)
@@ -239,26 +255,45 @@ func (w *writing) expire(ttl time.Duration) error {
 	return err
 }
 
+// incr adds delta to the key's value. What it writes is a counter, so that the next Incr need only change a number.
 func (w *writing) incr(delta int64, ttl time.Duration) (int64, error) {
+	if w.live && w.rec.isCounter() {
+		return w.incrInPlace(delta)
+	}
 	var old int64
-	metadata, deadline := "", int64(0)
+	f := fields{key: w.key}
 	if w.live {
-		f := w.rec.fields()
 		var ok bool
+		f = w.rec.fields()
 		if old, ok = parseInteger(f.value); !ok {
 			return 0, ErrNotInteger
 		}
-		metadata, deadline = f.metadata, f.deadline
 	} else {
-		deadline = w.deadlineFor(ttl)
+		f.deadline = w.deadlineFor(ttl)
 	}
 	sum, ok := addInteger(old, delta)
 	if !ok {
 		return 0, ErrOverflow
 	}
+	if f.metadata == "" && len(f.key) < 1<<shortKeyBits {
+		f.value, f.counter, f.number = "", true, sum
+		return sum, w.store(&f)
+	}
 	var buf [20]byte
-	text := strconv.AppendInt(buf[:0], sum, 10)
-	return sum, w.put(unsafe.String(&text[0], len(text)), metadata, deadline)
+	f.value = decimal(&buf, sum)
+	return sum, w.store(&f)
+}
+
+func (w *writing) incrInPlace(delta int64) (int64, error) {
+	old := w.rec.number()
+	sum, ok := addInteger(old, delta)
+	if !ok {
+		return 0, ErrOverflow
+	}
+	w.rec.setNumber(sum)
+	w.payload += decimalLen(sum) - decimalLen(old)
+	w.engine.watchers.emit(EventPut, w.rec, &w.engine.clock)
+	return sum, nil
 }
 
 // parseInteger parses an int64 as strconv.FormatInt prints it, and nothing else.

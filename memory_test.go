@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,7 +70,7 @@ func playModel(t *testing.T, shards int, seed uint64) {
 		value := strings.Repeat(string(rune('a'+rng.IntN(26))), []int{0, 3, 60, 900, 20000}[rng.IntN(100)*rng.IntN(100)/2000])
 		ttl := ttls[rng.IntN(len(ttls))]
 		old, live := m.get(key)
-		switch op := rng.IntN(14); op {
+		switch op := rng.IntN(16); op {
 		case 0, 1, 2:
 			require.NoError(t, s.Set(ctx, key, value, ttl))
 			m.entries[key] = modelEntry{value, "", deadlineOf(ttl, old.deadline)}
@@ -117,6 +119,28 @@ func playModel(t *testing.T, shards int, seed uint64) {
 				old.deadline = deadlineOf(ttl, old.deadline)
 				m.entries[key] = old
 			}
+		case 11:
+			if rng.IntN(2) == 0 {
+				key = fmt.Sprintf("counter:%d", rng.IntN(20))
+				old, live = m.get(key)
+			}
+			delta := rng.Int64() >> rng.IntN(64) * int64(1-2*rng.IntN(2))
+			sum, err := s.Incr(ctx, key, delta, ttl)
+			n, parseErr := strconv.ParseInt(old.value, 10, 64)
+			switch {
+			case live && (parseErr != nil || strconv.FormatInt(n, 10) != old.value):
+				require.ErrorIs(t, err, ErrNotInteger)
+			case (n+delta > n) != (delta > 0):
+				require.ErrorIs(t, err, ErrOverflow)
+			default:
+				require.NoError(t, err)
+				require.Equal(t, n+delta, sum)
+				if !live {
+					old.deadline = deadlineOf(ttl, time.Time{})
+				}
+				old.value = strconv.FormatInt(sum, 10)
+				m.entries[key] = old
+			}
 		default:
 			e, err := s.Entry(ctx, key)
 			require.Equal(t, live, !errors.Is(err, ErrNotFound), "step %d", step)
@@ -138,6 +162,23 @@ func playModel(t *testing.T, shards int, seed uint64) {
 	compareScan(t, s, m)
 	synctest.Wait()
 	require.NoError(t, s.engine.(*memory).check())
+	bytes := 0
+	for key, e := range m.entries {
+		bytes += len(key) + len(e.value) + len(e.metadata)
+	}
+	if s.Stats().Keys == int64(len(m.entries)) { // else some have expired and are not reclaimed yet
+		require.EqualValues(t, bytes, s.Stats().Bytes)
+	}
+}
+
+func TestDecimalLen(t *testing.T) {
+	numbers := []int64{0, math.MaxInt64, math.MinInt64}
+	for n := int64(1); n < math.MaxInt64/10; n *= 10 {
+		numbers = append(numbers, n-1, n, n+1, 2*n, 9*n, -n, 1-n, -n-1)
+	}
+	for _, n := range numbers {
+		require.Equal(t, len(strconv.FormatInt(n, 10)), decimalLen(n), "%d", n)
+	}
 }
 
 func compareScan(t *testing.T, s *Store, m *model) {

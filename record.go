@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"math/bits"
+	"strconv"
 	"sync/atomic"
 	"unsafe"
 )
@@ -12,27 +14,33 @@ import (
 //
 //	offset 0   uint32   the key's number in its shard
 //	       4   uint32   shape: bit 0 there is a deadline, bit 1 extended lengths,
-//	                    bits 2-11 length of the key, bits 12-31 length of the value
+//	                    bit 2 a counter, bits 3-12 length of the key, bits 13-31 length of the value
 //	       8   int64    deadline, 0 for none; only with bit 0; atomic
 //	      +8   uint32 length of key, uint32 of metadata, uint64 of value; only with bit 1
+//	      +8   int64    the value of a counter; only with bit 2; atomic
 //	           key, value, metadata; padded to 8 bytes
 //
 // The short shape is for what nearly all records are: no metadata, key below 1
-// KiB, value below 1 MiB. Its header costs 8 bytes, with a deadline 16.
+// KiB, value below 512 KiB. Its header costs 8 bytes, with a deadline 16.
+//
+// A counter has its value as a number, which Incr changes in place, instead of
+// text. [memory.find] replaces it by text when somebody asks for it.
 type record struct{ p unsafe.Pointer }
 
 const (
 	shapeDeadline = 1 << 0
 	shapeExtended = 1 << 1
+	shapeCounter  = 1 << 2
 
+	shortKeyShift  = 3
 	shortKeyBits   = 10
-	shortKeyShift  = 2
-	shortValueBits = 20
 	shortValShift  = shortKeyShift + shortKeyBits
+	shortValueBits = 32 - shortValShift
 
 	headerBytes   = 8
 	deadlineBytes = 8
 	extendedBytes = 16
+	counterBytes  = 8
 
 	// From this size on a record has room for a deadline even if it has none,
 	// so that the first Expire need not copy it.
@@ -43,15 +51,29 @@ const (
 type fields struct {
 	key, value, metadata string
 	deadline             int64 // 0: none
+	counter              bool  // the value is number, there is no metadata, and key is short
+	number               int64
 }
 
-func (f *fields) payload() int { return len(f.key) + len(f.value) + len(f.metadata) }
+// stored returns the bytes of the strings that go into the record.
+func (f *fields) stored() int { return len(f.key) + len(f.value) + len(f.metadata) }
+
+// payload returns the bytes of key, value and metadata.
+func (f *fields) payload() int {
+	if f.counter {
+		return len(f.key) + decimalLen(f.number)
+	}
+	return f.stored()
+}
 
 // shape returns the second word of the header.
 func (f *fields) shape() uint32 {
 	var s uint32
 	if f.deadline != 0 || len(f.value) >= roomyValue {
 		s |= shapeDeadline
+	}
+	if f.counter {
+		s |= shapeCounter
 	}
 	if f.metadata != "" || len(f.key) >= 1<<shortKeyBits || len(f.value) >= 1<<shortValueBits {
 		return s | shapeExtended
@@ -61,12 +83,13 @@ func (f *fields) shape() uint32 {
 
 // dataOffset returns where the key begins in a record of this shape.
 func dataOffset(shape uint32) uintptr {
-	return headerBytes + uintptr(shape&shapeDeadline)*deadlineBytes + uintptr(shape&shapeExtended)*(extendedBytes/shapeExtended)
+	return headerBytes + uintptr(shape&shapeDeadline)*deadlineBytes +
+		uintptr(shape&shapeExtended)*(extendedBytes/shapeExtended) + uintptr(shape&shapeCounter)*(counterBytes/shapeCounter)
 }
 
 // size returns the bytes of a record with contents f.
 func (f *fields) size() int {
-	return align(int(dataOffset(f.shape())) + f.payload())
+	return align(int(dataOffset(f.shape())) + f.stored())
 }
 
 func align(n int) int { return (n + 7) &^ 7 }
@@ -87,7 +110,11 @@ func (r record) write(id uint32, f *fields) {
 		*(*uint64)(unsafe.Add(r.p, at+8)) = uint64(len(f.value))
 		at += extendedBytes
 	}
-	data := unsafe.Slice((*byte)(unsafe.Add(r.p, at)), f.payload())
+	if shape&shapeCounter != 0 {
+		r.setNumber(f.number)
+		at += counterBytes
+	}
+	data := unsafe.Slice((*byte)(unsafe.Add(r.p, at)), f.stored())
 	n := copy(data, f.key)
 	n += copy(data[n:], f.value)
 	copy(data[n:], f.metadata)
@@ -122,16 +149,34 @@ func (r record) key() string {
 	return unsafe.String((*byte)(data), shape>>shortKeyShift&(1<<shortKeyBits-1))
 }
 
-// value returns the value, which shares the record's memory.
+func (r record) isCounter() bool { return r.shape()&shapeCounter != 0 }
+
+func (r record) numberAt() *int64 {
+	return (*int64)(unsafe.Add(r.p, dataOffset(r.shape())-counterBytes))
+}
+
+// number returns the value of a counter.
+func (r record) number() int64 { return atomic.LoadInt64(r.numberAt()) }
+
+// setNumber changes the value of a counter. Its shard's mu is held.
+func (r record) setNumber(n int64) { atomic.StoreInt64(r.numberAt(), n) }
+
+// value returns the value, which shares the record's memory unless it is a counter's.
 func (r record) value() string {
 	shape := r.shape()
+	if shape&shapeCounter != 0 {
+		return strconv.FormatInt(r.number(), 10)
+	}
 	k, v, _ := r.lengths(shape)
 	return substring(unsafe.Add(r.p, dataOffset(shape)), k, v)
 }
 
-// fields returns the whole contents, which share the record's memory.
+// fields returns the whole contents, which share the record's memory. Those of a counter are text, too.
 func (r record) fields() fields {
 	shape := r.shape()
+	if shape&shapeCounter != 0 {
+		return fields{key: r.key(), value: r.value(), deadline: r.deadline()}
+	}
 	k, v, m := r.lengths(shape)
 	data := unsafe.Add(r.p, dataOffset(shape))
 	return fields{
@@ -167,7 +212,32 @@ func (r record) size() int {
 	return align(int(dataOffset(shape)) + k + v + m)
 }
 
+// payload returns the bytes of key, value and metadata.
 func (r record) payload() int {
 	k, v, m := r.lengths(r.shape())
+	if r.isCounter() {
+		v = decimalLen(r.number())
+	}
 	return k + v + m
 }
+
+// decimalLen returns the length of n in base 10.
+func decimalLen(n int64) int {
+	length, u := 1, uint64(n)
+	if n < 0 {
+		length, u = 2, -u
+	}
+	guess := bits.Len64(u) * 1233 >> 12 // log10 of 2 is about 1233/4096
+	if u < powersOf10[guess] {
+		guess--
+	}
+	return length + max(guess, 0)
+}
+
+var powersOf10 = func() (powers [20]uint64) {
+	powers[0] = 1
+	for i := 1; i < len(powers); i++ {
+		powers[i] = powers[i-1] * 10
+	}
+	return powers
+}()

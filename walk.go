@@ -247,7 +247,7 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 }
 
 // scanned returns the entry of a record that a walker found, false if it has
-// expired meanwhile. Its deadline may have been moved since: then it is looked up again.
+// expired meanwhile. Its deadline may have been moved since; so it is looked up again then.
 func (m *memory) scanned(rec record, keyOnly bool, step time.Duration) (Entry, bool) {
 	deadline := rec.deadline()
 	if m.clock.expired(deadline) {
