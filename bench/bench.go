@@ -21,7 +21,7 @@ type sample struct {
 type bench struct {
 	scale
 	peer    peer
-	group   group
+	redis   string          // address of a server
 	works   map[string]bool // nil: all of the group
 	samples []sample
 	made    map[sequenceID]sequence

@@ -17,6 +17,7 @@ type job struct {
 	Works  []string `json:"works"` // empty: all of the group
 	Repeat int      `json:"repeat"`
 	Scale  scale    `json:"scale"`
+	Redis  string   `json:"redis"` // address of a server; "" without
 }
 
 // jobVariable carries a job to a child, which is this program again.
@@ -37,15 +38,15 @@ func runChild(text string) error {
 
 // do does a job in this process.
 func (j job) do() ([]sample, error) {
-	p, err := findPeer(j.Engine)
-	if err != nil {
-		return nil, err
-	}
 	i := slices.IndexFunc(groups, func(g group) bool { return g.name == j.Group })
 	if i < 0 {
 		return nil, fmt.Errorf("no group called %q", j.Group)
 	}
-	b := &bench{scale: j.Scale, peer: p, group: groups[i]}
+	p, err := findPeer(groups[i].members(), j.Engine)
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{scale: j.Scale, peer: p, redis: j.Redis}
 	if len(j.Works) > 0 {
 		b.works = make(map[string]bool)
 		for _, w := range j.Works {

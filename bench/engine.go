@@ -51,6 +51,7 @@ type peer struct {
 	note   string // what a reader of the tables must know about it
 	ttl    bool   // has a deadline per entry
 	reaps  bool   // removes what is due by itself
+	redis  bool   // needs a server
 	open   func(config) engine
 }
 
@@ -77,10 +78,10 @@ var peers = []peer{
 		note: "room for twice the entries"},
 }
 
-func findPeer(name string) (peer, error) {
-	i := slices.IndexFunc(peers, func(p peer) bool { return p.name == name })
+func findPeer(list []peer, name string) (peer, error) {
+	i := slices.IndexFunc(list, func(p peer) bool { return p.name == name })
 	if i < 0 {
 		return peer{}, fmt.Errorf("no engine called %q", name)
 	}
-	return peers[i], nil
+	return list[i], nil
 }

@@ -11,6 +11,7 @@ type group struct {
 	works []string // as -work knows them, beside the group's name
 	title string
 	rival []string // engines that a target names: they run as often as kv
+	peers []peer   // who takes part; nil: the stores
 	fit   func(peer) bool
 	run   func(*bench)
 }
@@ -23,12 +24,29 @@ var groups = []group{
 	{name: "ttl", works: []string{"insert-ttl", "get-ttl", "expire", "lock"}, title: "a store whose entries have a deadline",
 		rival: []string{"otter"}, fit: func(p peer) bool { return p.ttl }, run: runTTL},
 	{name: "scan", works: []string{"scan-first", "scan-100", "scan-all"}, title: "keys in order",
-		rival: []string{"btree"}, fit: ordered, run: runScan},
+		rival: []string{"btree"}, fit: among("kv", "btree", "buntdb"), run: runScan},
 	{name: "memory", works: []string{"memory", "memory-ttl", "gc"}, title: "memory and its collection", fit: anyPeer, run: runMemory},
+	{name: "expiry", works: []string{"expiry"}, title: "all keys due within one second",
+		fit: func(p peer) bool { return p.reaps }, run: runExpiry},
+	{name: "stalls", works: []string{"stalls"}, title: "the slowest calls under load",
+		fit: among("kv", "buntdb", "map", "sync.Map", "xsync", "otter", "freecache"), run: runStalls},
+	{name: "growth", works: []string{"growth", "growth-10x"}, title: "more entries", fit: among("kv", "btree", "xsync", "otter"), run: runGrowth},
+	{name: "values", works: []string{"values"}, title: "larger values", fit: among("kv", "xsync", "otter", "freecache"), run: runValues},
+	{name: "recipes", works: []string{"recipes"}, title: "recipes", peers: recipePeers, fit: anyPeer, run: runRecipes},
 	{name: "heap", works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
 }
 
-func ordered(p peer) bool { return slices.Contains([]string{"kv", "btree", "buntdb"}, p.name) }
+func among(names ...string) func(peer) bool {
+	return func(p peer) bool { return slices.Contains(names, p.name) }
+}
+
+// members returns who takes part in the group.
+func (g group) members() []peer {
+	if g.peers == nil {
+		return peers
+	}
+	return g.peers
+}
 
 // findGroups returns the groups that contain the workloads asked for, and for each which of them; nil for all.
 func findGroups(works []string) ([]group, []map[string]bool, error) {

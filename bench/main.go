@@ -42,6 +42,8 @@ func run() error {
 		size    = flag.Int("value", 64, "bytes of a value")
 		runs    = flag.Int("runs", 5, "repetitions of kv and of the engines that a target names")
 		others  = flag.Int("others", 0, "repetitions of the rest; 0: as many")
+		redis   = flag.String("redis", "auto", "address of a Redis for the libraries that need one; auto: start redis-server if it is installed; off: leave them out")
+		out     = flag.String("out", "", "folder for results.md, results.json and charts; empty: results/ if everything is run, else none")
 		short   = flag.Bool("short", false, "a smoke run: tiny, once, in seconds; its figures mean nothing")
 	)
 	flag.Parse()
@@ -56,17 +58,31 @@ func run() error {
 	if p.others <= 0 {
 		p.others = p.runs
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if strings.Contains(*work, "recipes") || *work == "" {
+		server := p.findRedis(ctx, *redis, os.Stderr)
+		defer server.stop()
+	}
 	if err := p.choose(split(*engines), split(*work)); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	began := time.Now()
 	f, err := p.run(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
 	printFigures(os.Stdout, f)
-	return nil
+	r := results{Date: began, Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "), Took: time.Since(began),
+		Machine: thisMachine(), Scale: p.scale, LeftOut: p.left, Verdicts: judge(f), Figures: f.list}
+	writeVerdicts(os.Stdout, r.Verdicts)
+	if *out == "" && *engines == "" && *work == "" && !*short {
+		*out = "results"
+	}
+	if *out == "" {
+		return nil
+	}
+	return r.save(*out, f)
 }
 
 func split(list string) []string {

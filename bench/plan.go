@@ -13,6 +13,8 @@ import (
 type plan struct {
 	scale
 	runs, others int
+	redis        string   // address of a server; "": leave out what needs one
+	left         []string // what was left out, and why
 	jobs         []job
 }
 
@@ -22,7 +24,7 @@ var shortScale = scale{Entries: 2000, Ops: 4000, Time: 20 * time.Millisecond, Va
 // other, so that a slow minute of the machine hits all of them.
 func (p *plan) choose(engines, works []string) error {
 	for _, name := range engines {
-		if _, err := findPeer(name); err != nil {
+		if _, err := findPeer(slices.Concat(peers, recipePeers), name); err != nil {
 			return err
 		}
 	}
@@ -32,11 +34,11 @@ func (p *plan) choose(engines, works []string) error {
 	}
 	for repeat := range max(p.runs, p.others) {
 		for i, g := range chosen {
-			for _, e := range peers {
-				if !g.fit(e) || len(engines) > 0 && !slices.Contains(engines, e.name) || repeat >= p.repeats(g, e) {
+			for _, e := range g.members() {
+				if !g.fit(e) || e.redis && p.redis == "" || len(engines) > 0 && !slices.Contains(engines, e.name) || repeat >= p.repeats(g, e) {
 					continue
 				}
-				j := job{Engine: e.name, Group: g.name, Repeat: repeat, Scale: p.scale}
+				j := job{Engine: e.name, Group: g.name, Repeat: repeat, Scale: p.scale, Redis: p.redis}
 				for w := range wanted[i] {
 					j.Works = append(j.Works, w)
 				}
@@ -73,4 +75,25 @@ func (p *plan) run(ctx context.Context, progress io.Writer) (*figures, error) {
 			i+1, len(p.jobs), j.Repeat+1, j.Engine, j.Group, time.Since(start).Seconds(), time.Since(began).Round(time.Second))
 	}
 	return f, nil
+}
+
+// findRedis sees to a server for the libraries that need one.
+func (p *plan) findRedis(ctx context.Context, address string, progress io.Writer) *server {
+	switch address {
+	case "off":
+		p.left = append(p.left, "what needs a Redis: switched off")
+		return nil
+	case "auto":
+		s, err := startRedis(ctx)
+		if err != nil {
+			p.left = append(p.left, "what needs a Redis: "+err.Error())
+			fmt.Fprintln(progress, "left out", p.left[len(p.left)-1])
+			return nil
+		}
+		p.redis = s.addr
+		return s
+	default:
+		p.redis = address
+		return nil
+	}
 }
