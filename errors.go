@@ -10,7 +10,7 @@ import (
 var (
 	ErrNotFound        = errors.New("not found")
 	ErrClosed          = errors.New("store is closed")
-	ErrInvalidKey      = errors.New("invalid key: a key has 1 to 512 bytes and is neither \".\" nor \"..\"")
+	ErrInvalidKey      = errors.New("invalid key: empty, too long, \".\" or \"..\"")
 	ErrInvalidTTL      = errors.New("invalid ttl: neither positive nor NoExpiry nor KeepTTL")
 	ErrInvalidMetadata = errors.New("invalid metadata: not JSON")
 	ErrTooLarge        = errors.New("too large")

@@ -72,7 +72,7 @@ func (m *memory) resolve(id keyID) (record, bool) { return m.shards[id.shard()].
 
 // alive says whether the key with this number is still there.
 func (m *memory) alive(id keyID) bool {
-	return m.shards[id.shard()].view.Load().refOr0(id.number()) != 0
+	return m.shards[id.shard()].view.Load().ref(id.number()) != 0
 }
 
 // Get implements [Engine].
@@ -172,13 +172,11 @@ func (m *memory) Stats() Stats {
 	return s
 }
 
-// Close implements [Engine].
+// Close implements [Engine]. It leaves the data to the collector: a Get that is
+// under way must not find an empty store instead of a closed one.
 func (m *memory) Close() error {
 	m.reaper.close()
 	m.order.close()
-	for i := range m.shards {
-		m.shards[i].clear()
-	}
 	return nil
 }
 

@@ -62,7 +62,8 @@ const (
 func (o *order) init(m *memory) {
 	o.engine = m
 	o.dirty = make([]atomic.Uint64, (len(m.shards)+63)/64)
-	o.clearLocked()
+	o.tree = btree.NewBTreeGOptions(func(a, b *leaf) bool { return a.low < b.low }, btree.Options{NoLocks: true})
+	o.tree.Set(&leaf{})
 }
 
 // markDirty notes that a shard has staged numbers.
@@ -90,15 +91,6 @@ func (o *order) close() {
 	o.closed = true
 	o.life.Unlock()
 	o.work.Wait()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.clearLocked()
-}
-
-func (o *order) clearLocked() {
-	o.tree = btree.NewBTreeGOptions(func(a, b *leaf) bool { return a.low < b.low }, btree.Options{NoLocks: true})
-	o.tree.Set(&leaf{})
-	o.total = 0
 }
 
 // catchUp hands out what is staged, splits leaves and sweeps, until nothing of that is due.

@@ -110,7 +110,7 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 			continue
 		}
 		v := sh.view.Load()
-		r := v.refOr0(id)
+		r := v.ref(id)
 		if r == 0 {
 			return record{}, false
 		}
@@ -122,40 +122,10 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	v := sh.view.Load()
-	if r := v.refOr0(id); r != 0 {
+	if r := v.ref(id); r != 0 {
 		return v.record(r), true
 	}
 	return record{}, false
-}
-
-// refOr0 is ref for a number that may be of no key.
-func (v *view) refOr0(id uint32) ref {
-	if int(id) >= len(v.ids) {
-		return 0
-	}
-	return v.ref(id)
-}
-
-// locateLocked returns the word of the slot and the record of key.
-func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
-	v := sh.view.Load()
-	home := v.home(hash)
-	for b := home; ; {
-		tags := v.word(b)
-		for m := matches(tags, tagOf(hash)); m != 0; m &= m - 1 {
-			i := b + place(m)
-			slot := v.word(i)
-			if slotHash(slot) != hash {
-				continue
-			}
-			if rec := v.record(slotRef(slot)); rec.key() == key {
-				return i, rec, true
-			}
-		}
-		if b = v.next(b); byte(tags) == 0 || b == home {
-			return 0, record{}, false
-		}
-	}
 }
 
 // init makes sh an empty shard.
@@ -164,16 +134,6 @@ func (sh *shard) init(number uint32, m *memory) {
 	sh.view.Store(&view{table: makeTable(1)})
 	sh.due.Store(math.MaxInt64)
 	sh.timers.shift = tickShift(m.options.ReapInterval)
-}
-
-// clear drops all keys. Readers that are under way keep what they have in hand.
-func (sh *shard) clear() {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	sh.changeViewLocked(func(v *view) { *v = view{table: makeTable(1)} })
-	sh.arena, sh.staged, sh.freeIDs = arena{}, nil, nil
-	sh.keys, sh.payload, sh.deadIDs, sh.nextID = 0, 0, 0, 0
-	sh.timers.reset()
 }
 
 // beginLocked makes readers wait until the matching endLocked. Calls nest.

@@ -72,8 +72,8 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return now, wrap("now", "", err)
 }
 
-// Close ends every watch, scan and waiting recipe with [ErrClosed], frees what
-// the store holds and waits for its goroutines. It may be called often and from
+// Close ends every watch, scan and waiting recipe with [ErrClosed], and waits for
+// the store's goroutines. It may be called often and from
 // many goroutines; each call returns when the store is closed. On a namespace it does nothing.
 func (s *Store) Close() error {
 	if s.prefix != "" {
