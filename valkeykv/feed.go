@@ -303,7 +303,7 @@ func (f *feed) checkSlots(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n := parseSelf(text); n.moving || !slices.Equal(n.slots, f.node.slots) {
+	if n := parseSelf(strings.TrimPrefix(text, "txt:")); n.moving || !slices.Equal(n.slots, f.node.slots) {
 		return errChanged
 	}
 	return nil

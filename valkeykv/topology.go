@@ -27,31 +27,37 @@ type slotRange struct{ first, last int }
 // nodeTimeout bounds how long a node of a cluster is waited for that does not say what it holds.
 const nodeTimeout = 2 * time.Second
 
+// patience is how long it may take until all slots have a node. A client that
+// has come upon a node it did not know draws its map anew within a second.
+const (
+	patience  = 3 * time.Second
+	lookAgain = 50 * time.Millisecond
+)
+
 // nodes returns the nodes that together hold all keys, in the order of their slots.
 func (e *engine) nodes(ctx context.Context) ([]node, error) {
 	if !e.cluster {
 		return []node{{client: e.client}}, nil
 	}
-	const attempts = 3
-	var err error
-	for range attempts {
-		var found []node
-		found, err = e.askNodes(ctx)
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		found, err := e.askNodes(ctx)
 		gap := uncovered(found)
 		if gap < 0 {
 			return found, nil
 		}
-		// The client may not have heard of a node yet. It does if the answer to a command names it.
+		// The answer to a command on a slot tells the client who holds it.
 		probe := e.do(ctx, e.client.B().Exists().Key(keyOfSlot(gap, e.slot)).Build())
 		err = errors.Join(err, probe.Error())
-		if ctx.Err() != nil {
-			break
+		select {
+		case <-time.After(lookAgain):
+		case <-late.C:
+			return nil, readFault(cmp.Or(err, error(valkey.ErrNoSlot)))
+		case <-ctx.Done():
+			return nil, readFault(errors.Join(ctx.Err(), err))
 		}
 	}
-	if err == nil {
-		err = valkey.ErrNoSlot
-	}
-	return nil, readFault(err)
 }
 
 // askNodes asks every node that the client knows which slots it holds, until all are covered.
@@ -124,7 +130,7 @@ func (e *engine) askNode(ctx context.Context, client valkey.Client) (node, error
 	if err != nil {
 		return node{}, err
 	}
-	n := parseSelf(text)
+	n := parseSelf(strings.TrimPrefix(text, "txt:")) // the client leaves the type of a verbatim string in front of it
 	n.client = client
 	return n, nil
 }

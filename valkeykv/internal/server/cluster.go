@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,35 +103,58 @@ func (c *Cluster) replicate(ctx context.Context, masters int) error {
 	return nil
 }
 
-// Settled returns when all running nodes agree that the cluster is complete and
-// every replica is connected to its master.
+// Settled returns when all nodes agree who holds what, and every replica is connected to its master.
 func (c *Cluster) Settled(ctx context.Context) error {
 	return c.until(ctx, func() error {
+		var agreed string
 		for i, n := range c.Nodes {
-			if err := c.settled(ctx, i); err != nil {
+			view, err := c.view(ctx, i)
+			if err != nil {
 				return fmt.Errorf("%s: %w", n.Addr, err)
 			}
+			if i > 0 && view != agreed {
+				return errors.New("the nodes do not agree")
+			}
+			agreed = view
 		}
 		return nil
 	})
 }
 
-func (c *Cluster) settled(ctx context.Context, i int) error {
+// view returns what node i takes the cluster for: id, role, master and slots of each node.
+func (c *Cluster) view(ctx context.Context, i int) (string, error) {
 	info, err := c.command(ctx, i, "CLUSTER", "INFO")
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", len(c.Nodes))) {
-		return errors.New("the cluster has not come together")
-	}
-	if nodes, err := c.command(ctx, i, "CLUSTER", "NODES"); err != nil || strings.Contains(nodes, "fail") || strings.Contains(nodes, "handshake") {
-		return errors.Join(errors.New("a node is not reachable"), err)
+		return "", errors.New("the cluster has not come together")
 	}
 	replication, err := c.command(ctx, i, "INFO", "replication")
-	if err == nil && strings.Contains(replication, "master_link_status:down") {
-		err = errors.New("a replica is not connected")
+	if err != nil {
+		return "", err
 	}
-	return err
+	if strings.Contains(replication, "master_link_status:down") {
+		return "", errors.New("a replica is not connected")
+	}
+	text, err := c.command(ctx, i, "CLUSTER", "NODES")
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for line := range strings.Lines(strings.TrimPrefix(text, "txt:")) {
+		f := strings.Fields(line)
+		if len(f) < 8 {
+			continue
+		}
+		role := strings.TrimPrefix(f[2], "myself,")
+		if role != "master" && role != "slave" {
+			return "", fmt.Errorf("node %s is %s", f[1], role)
+		}
+		lines = append(lines, strings.Join(append([]string{f[0], role, f[3]}, f[8:]...), " "))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n"), nil
 }
 
 // until calls f until it succeeds.
@@ -176,6 +200,85 @@ func (c *Cluster) Failover(ctx context.Context, replica int, force bool) error {
 		return err
 	}
 	return c.Settled(ctx)
+}
+
+// MoveSlot moves the keys of a slot, and the slot, to another master, as a resharding does.
+func (c *Cluster) MoveSlot(ctx context.Context, slot int) error {
+	var masters []int
+	from := -1
+	for i := range c.Nodes {
+		if is, err := c.IsMaster(ctx, i); err != nil {
+			return err
+		} else if !is {
+			continue
+		}
+		text, err := c.command(ctx, i, "CLUSTER", "NODES")
+		if err != nil {
+			return err
+		}
+		if holds(text, slot) {
+			from = i
+		} else {
+			masters = append(masters, i)
+		}
+	}
+	if from < 0 || len(masters) == 0 {
+		return fmt.Errorf("nobody holds slot %d, or nobody else could", slot)
+	}
+	return c.moveSlot(ctx, strconv.Itoa(slot), from, masters[0])
+}
+
+func (c *Cluster) moveSlot(ctx context.Context, slot string, from, to int) error {
+	fromID, err := c.command(ctx, from, "CLUSTER", "MYID")
+	if err != nil {
+		return err
+	}
+	toID, err := c.command(ctx, to, "CLUSTER", "MYID")
+	if err != nil {
+		return err
+	}
+	if _, err := c.command(ctx, to, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID); err != nil {
+		return err
+	}
+	if _, err := c.command(ctx, from, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID); err != nil {
+		return err
+	}
+	client := c.clients[from]
+	keys, err := client.Do(ctx, client.B().Arbitrary("CLUSTER", "GETKEYSINSLOT", slot, "1000000").Build()).AsStrSlice()
+	if err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		host, port, _ := net.SplitHostPort(c.Nodes[to].Addr)
+		if _, err := c.command(ctx, from, append([]string{"MIGRATE", host, port, "", "0", "5000", "KEYS"}, keys...)...); err != nil {
+			return err
+		}
+	}
+	for _, i := range []int{to, from} {
+		if _, err := c.command(ctx, i, "CLUSTER", "SETSLOT", slot, "NODE", toID); err != nil {
+			return err
+		}
+	}
+	return c.Settled(ctx)
+}
+
+// holds says whether the node that wrote text, the answer to CLUSTER NODES, holds slot.
+func holds(text string, slot int) bool {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 8 || !strings.Contains(fields[2], "myself") {
+			continue
+		}
+		for _, field := range fields[8:] {
+			first, last, isRange := strings.Cut(field, "-")
+			a, err := strconv.Atoi(first)
+			b, err2 := strconv.Atoi(last)
+			if err == nil && (a == slot || isRange && err2 == nil && a <= slot && slot <= b) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // command sends a command to node i, and returns what it answers as text.
