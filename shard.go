@@ -128,6 +128,28 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 	return record{}, false
 }
 
+// locateLocked returns the word of the slot and the record of key.
+func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
+	v := sh.view.Load()
+	home := v.home(hash)
+	for b := home; ; {
+		tags := v.word(b)
+		for m := matches(tags, tagOf(hash)); m != 0; m &= m - 1 {
+			i := b + place(m)
+			slot := v.word(i)
+			if slotHash(slot) != hash {
+				continue
+			}
+			if rec := v.record(slotRef(slot)); rec.key() == key {
+				return i, rec, true
+			}
+		}
+		if b = v.next(b); byte(tags) == 0 || b == home {
+			return 0, record{}, false
+		}
+	}
+}
+
 // init makes sh an empty shard.
 func (sh *shard) init(number uint32, m *memory) {
 	sh.number, sh.engine = number, m
