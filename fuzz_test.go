@@ -74,8 +74,8 @@ func FuzzValue(f *testing.F) {
 	f.Add("..", "", "")
 	f.Add(".", "", "{")
 	f.Add("k", strings.Repeat("x", 70_000), `"`+strings.Repeat("m", 1023)+`"`)
+	s := kv.New(&kv.Options{Shards: 1})
 	f.Fuzz(func(t *testing.T, key, value, metadata string) {
-		s := newStore(t, &kv.Options{Shards: 1})
 		ctx := t.Context()
 		want := kv.Entry{Key: key, Value: value, Metadata: metadata}
 		err := s.Put(ctx, want)
