@@ -26,8 +26,8 @@ func newLimiter(t testing.TB, s *kv.Store, limit kv.Limit) *kv.RateLimiter {
 	return limiter
 }
 
-// inBubble runs f on virtual time, once per algorithm, with a store of its own.
-func inBubble(t *testing.T, f func(t *testing.T, s *kv.Store, algorithm kv.Algorithm)) {
+// forEachAlgorithm runs f on virtual time, once for each algorithm, with a store of its own.
+func forEachAlgorithm(t *testing.T, f func(t *testing.T, s *kv.Store, algorithm kv.Algorithm)) {
 	for _, algorithm := range limitAlgorithms {
 		t.Run(algorithm.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -196,7 +196,7 @@ func randomLimit(r *rand.Rand, algorithm kv.Algorithm) kv.Limit {
 func TestRateLimiterRetryAfterIsExact(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		r := rand.New(rand.NewPCG(seed, uint64(algorithm)))
 		denied := 0
 		for range 300 {
@@ -224,7 +224,7 @@ func TestRateLimiterRetryAfterIsExact(t *testing.T) {
 func TestRateLimiterWorstCase(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		r := rand.New(rand.NewPCG(seed, uint64(algorithm)))
 		for range 200 {
 			limit := randomLimit(r, algorithm)
@@ -262,7 +262,7 @@ func TestRateLimiterWorstCase(t *testing.T) {
 
 // Thousands of calls at once admit the limit, not one more and not one less.
 func TestRateLimiterConcurrently(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		const requests, callers, calls = 777, 40, 200
 		limiters := []*kv.RateLimiter{ // as in two processes
 			newLimiter(t, s, kv.Limit{Requests: requests, Window: time.Hour, Algorithm: algorithm}),
@@ -297,7 +297,7 @@ func TestRateLimiterConcurrently(t *testing.T) {
 }
 
 func TestRateLimiterAllowNIsAllOrNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 10, Window: time.Minute, Algorithm: algorithm})
 		require.Equal(t, int64(7), allowN(t, limiter, "key", 7).Count)
 		for range 3 {
@@ -311,7 +311,7 @@ func TestRateLimiterAllowNIsAllOrNothing(t *testing.T) {
 }
 
 func TestRateLimiterRefusesCosts(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 10, Window: time.Minute, Algorithm: algorithm})
 		for _, n := range []int64{math.MinInt64, -1, 0, 11, math.MaxInt64} {
 			result, err := limiter.AllowN(t.Context(), "key", n)
@@ -328,7 +328,7 @@ func TestRateLimiterRefusesCosts(t *testing.T) {
 
 // Peek says what Allow would say, and writes nothing: neither a new key nor a change of one.
 func TestRateLimiterPeekWritesNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 2, Window: time.Minute, Algorithm: algorithm})
 		for i := range 6 {
 			before := entries(t, s)
@@ -355,7 +355,7 @@ func entries(t *testing.T, s *kv.Store) (all []kv.Entry) {
 
 // A denied call consumes nothing: it does not even write.
 func TestRateLimiterDeniedWritesNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 2, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allowN(t, limiter, "key", 2).Allowed)
 		before := entries(t, s)
@@ -371,7 +371,7 @@ func TestRateLimiterDeniedWritesNothing(t *testing.T) {
 
 // Refund gives back what was admitted and no more, and makes no key.
 func TestRateLimiterRefund(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 5, Window: time.Minute, Algorithm: algorithm})
 		require.NoError(t, limiter.Refund(t.Context(), "key", 3))
 		require.Empty(t, entries(t, s))
@@ -391,7 +391,7 @@ func TestRateLimiterRefund(t *testing.T) {
 }
 
 func TestRateLimiterReset(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 5, Window: time.Minute, Algorithm: algorithm})
 		require.NoError(t, limiter.Reset(t.Context(), "key"), "a key that was never used")
 		require.True(t, allowN(t, limiter, "key", 5).Allowed)
@@ -406,7 +406,7 @@ func TestRateLimiterReset(t *testing.T) {
 func TestRateLimiterLeavesNoMemory(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		r := rand.New(rand.NewPCG(seed, uint64(algorithm)))
 		limiter := newLimiter(t, s, kv.Limit{Requests: 5, Window: time.Minute, Algorithm: algorithm})
 		for range 500 {
@@ -434,7 +434,7 @@ func TestRateLimiterLeavesNoMemory(t *testing.T) {
 // ---- Wait ---------------------------------------------------------------------
 
 func TestRateLimiterWait(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 2, Window: time.Minute, Algorithm: algorithm})
 		start := time.Now()
 		require.NoError(t, limiter.Wait(nil, "key")) //nolint:staticcheck // a nil ctx is allowed
@@ -449,7 +449,7 @@ func TestRateLimiterWait(t *testing.T) {
 }
 
 func TestRateLimiterWaitKnowsThatTheDeadlineComesFirst(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 2, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allowN(t, limiter, "key", 2).Allowed)
 		before, retry, start := entries(t, s), peek(t, limiter, "key").RetryAfter, time.Now()
@@ -472,7 +472,7 @@ func TestRateLimiterWaitKnowsThatTheDeadlineComesFirst(t *testing.T) {
 }
 
 func TestRateLimiterWaitEndsWithItsContext(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 1, Window: time.Minute, Algorithm: algorithm})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -516,7 +516,7 @@ func startWaiters(t *testing.T, limiter *kv.RateLimiter, n int) *waiters {
 
 // Those who wait are served in the order in which they came, one whenever one is allowed.
 func TestRateLimiterWaitServesInOrder(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 3, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allowN(t, limiter, "key", 3).Allowed)
 		start := time.Now()
@@ -534,7 +534,7 @@ func TestRateLimiterWaitServesInOrder(t *testing.T) {
 
 // Who gives up harms nobody: neither the first in line, nor one in the middle, nor the last.
 func TestRateLimiterWaiterGivesUp(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 1, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allow(t, limiter, "key").Allowed)
 		start := time.Now()
@@ -554,7 +554,7 @@ func TestRateLimiterWaiterGivesUp(t *testing.T) {
 
 // Who comes into a line knows at once that its deadline comes before its turn.
 func TestRateLimiterWaitCountsThoseAhead(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 60, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allowN(t, limiter, "key", 60).Allowed)
 		first := peek(t, limiter, "key").RetryAfter
@@ -575,7 +575,7 @@ func TestRateLimiterWaitCountsThoseAhead(t *testing.T) {
 }
 
 func TestRateLimiterWaitEndsWithTheStore(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s.Namespace("ns"), kv.Limit{Requests: 1, Window: time.Minute, Algorithm: algorithm})
 		require.True(t, allow(t, limiter, "key").Allowed)
 		start := time.Now()
@@ -676,7 +676,7 @@ func TestRateLimiterRefusesLongKeys(t *testing.T) {
 
 // What another algorithm, or somebody else, has stored is an error and stays as it is.
 func TestRateLimiterFindsSomethingElse(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		other := limitAlgorithms[(int(algorithm)+1)%3]
 		require.True(t, allow(t, newLimiter(t, s, kv.Limit{Requests: 5, Window: time.Hour, Algorithm: other}), "key").Allowed)
 		require.NoError(t, s.Set(t.Context(), "ratelimit:foreign", "hello", kv.NoExpiry))
@@ -697,7 +697,7 @@ func TestRateLimiterFindsSomethingElse(t *testing.T) {
 
 // Another limit applies from the next request on, to what was counted before.
 func TestRateLimiterChangesItsLimit(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		require.True(t, allowN(t, newLimiter(t, s, kv.Limit{Requests: 10, Window: time.Hour, Algorithm: algorithm}), "key", 6).Allowed)
 		lower := newLimiter(t, s, kv.Limit{Requests: 4, Window: 24 * time.Minute, Algorithm: algorithm}) // as fast, but less
 		result := allow(t, lower, "key")
