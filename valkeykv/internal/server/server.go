@@ -82,9 +82,15 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// Restart starts the server again, on the same port and without data. It
-// returns when the server serves.
-func (s *Server) Restart() error {
+// Restart starts the server again, on the same port, with the data that was
+// saved by the command SAVE, if any. It returns when the server serves.
+func (s *Server) Restart() error { return s.startUntil("Ready to accept connections") }
+
+// RestartLoading starts the server again and returns while it is still loading its data.
+func (s *Server) RestartLoading() error { return s.startUntil("Loading RDB") }
+
+// startUntil starts the process and returns when its log has a line with words.
+func (s *Server) startUntil(words string) error {
 	path, err := Find()
 	if err != nil {
 		return err
@@ -106,7 +112,7 @@ func (s *Server) Restart() error {
 	ready, gone := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(gone)
-		ready <- awaitReady(out)
+		ready <- awaitLine(out, words)
 		_, _ = io.Copy(io.Discard, out)
 		_ = cmd.Wait()
 	}()
@@ -125,13 +131,13 @@ func (s *Server) Restart() error {
 	return nil
 }
 
-// awaitReady reads the log of a server until that says that it serves.
-func awaitReady(log io.Reader) error {
+// awaitLine reads a log until it has a line with words.
+func awaitLine(log io.Reader, words string) error {
 	var last string
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		last = lines.Text()
-		if strings.Contains(last, "Ready to accept connections") {
+		if strings.Contains(last, words) {
 			return nil
 		}
 	}
