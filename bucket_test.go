@@ -197,7 +197,7 @@ func TestJSONText(t *testing.T) {
 func FuzzJSON(f *testing.F) {
 	f.Add("Ada", "k", int64(1), 0.5, []byte{1}, `{"a":1}`)
 	f.Add("\xff", "\ufffd", int64(-1), math.Inf(1), []byte(nil), `9007199254740993`)
-	f.Add(`\ufffd`, "\xed\xa0\x80", int64(1<<53+1), -0.0, []byte{}, `"\ufffd"`)
+	f.Add(`\ufffd`, "\xed\xa0\x80", int64(1<<53+1), math.Copysign(0, -1), []byte{}, `"\ufffd"`)
 	f.Fuzz(func(t *testing.T, name, tag string, balance int64, rate float64, key []byte, foreign string) {
 		codec := kv.JSON[account]()
 		v := account{Name: name, Balance: balance, Rate: rate, Key: key, Tags: map[string]string{tag: name}, Extra: tag}

@@ -100,7 +100,7 @@ func TestGuardedWaiterOfAnotherProcessComputesAfterLockTTL(t *testing.T) {
 		time.Sleep(3*time.Second - 1)
 		synctest.Wait()
 		require.EqualValues(t, 1, calls.Load())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.EqualValues(t, 2, calls.Load(), "LockTTL after it began to wait")
 		require.Equal(t, got{"first", nil, 5 * time.Second}, <-slow)
@@ -274,6 +274,103 @@ func TestGuardedWaiterThatLeavesWhileAnotherProcessComputes(t *testing.T) {
 		require.ErrorIs(t, left.err, context.DeadlineExceeded)
 		require.Equal(t, time.Millisecond, left.after)
 		require.Equal(t, got{"v", nil, time.Second}, <-computes)
+	})
+}
+
+// A caller that saw the key before the lease was in it finds the flight that has begun meanwhile.
+func TestGuardedSlowReaderJoinsTheFlight(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _, p := twoProcesses(t, nil)
+		p[0].engine.Inject(kvtest.Times(1, kvtest.Fault{Delay: time.Second, Applied: true}, "Get"))
+		slow := getting(t.Context(), g, "key", noCompute(t))
+		synctest.Wait()
+		var calls atomic.Int32
+		first := getting(t.Context(), g, "key", computing(10*time.Second, "v", &calls)) // for several LockTTL
+		require.Equal(t, got{"v", nil, 10 * time.Second}, <-slow)
+		require.Equal(t, got{"v", nil, 10 * time.Second}, <-first)
+	})
+}
+
+// A flight that everybody has left may hold the lease for a little longer: nobody joins it.
+func TestGuardedNobodyJoinsAFlightThatWasLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _, p := twoProcesses(t, nil)
+		p[0].engine.Inject(kvtest.Always(kvtest.Fault{Delay: 100 * time.Millisecond}, "CompareAndDelete"))
+		ctx, leave := context.WithCancel(t.Context())
+		var calls atomic.Int32
+		left := getting(ctx, g, "key", computing(time.Hour, "never", &calls))
+		synctest.Wait()
+		leave()
+		require.ErrorIs(t, (<-left).err, context.Canceled)
+		require.Equal(t, got{"v", nil, 100 * time.Millisecond}, <-getting(t.Context(), g, "key", constant("v")))
+	})
+}
+
+func TestGuardedLeftBeforeItHasTheLeaseComputesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _, p := twoProcesses(t, nil)
+		p[0].engine.Inject(kvtest.Always(kvtest.Fault{Delay: time.Second}, "SetNX"))
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		require.Equal(t, 500*time.Millisecond, (<-getting(ctx, g, "key", noCompute(t))).after)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		n, err := p[0].Count(t.Context(), "")
+		require.NoError(t, err)
+		require.Zero(t, n, "and gives the lease back")
+	})
+}
+
+// The flight of before an Invalidate ends while the next one is under way.
+func TestGuardedEndOfAnOldFlightLeavesTheNewOneToJoin(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := newGuarded(t, nil)
+		var calls atomic.Int32
+		old := getting(t.Context(), g, "key", computing(10*time.Second, "old", &calls))
+		synctest.Wait()
+		require.NoError(t, g.Invalidate(t.Context(), "key"))
+		fresh := getting(t.Context(), g, "key", computing(time.Minute, "new", &calls))
+		require.Equal(t, "old", (<-old).value)
+		require.Equal(t, got{"new", nil, 50 * time.Second}, <-getting(t.Context(), g, "key", noCompute(t)))
+		require.Equal(t, got{"new", nil, time.Minute}, <-fresh)
+	})
+}
+
+func TestGuardedTakeOverOfUnknownOutcome(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		inBubble(t, func(t *testing.T) {
+			a, b, p := twoProcesses(t, nil)
+			var calls atomic.Int32
+			getting(t.Context(), a, "key", computing(time.Minute, "first", &calls))
+			synctest.Wait()
+			p[1].engine.Inject(kvtest.Times(1, kvtest.Fault{Err: kvtest.ErrUnknown, Applied: applied}, "CompareAndSwap"))
+			require.Equal(t, got{"last", nil, 3 * time.Second}, <-getting(t.Context(), b, "key", computing(time.Second, "last", &calls)))
+			require.Equal(t, got{"last", nil, 0}, <-getting(t.Context(), a, "key", noCompute(t)))
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// hangs is an engine whose SetNX goes on after Close, until it is let go.
+type hangs struct {
+	*kvtest.Faulty
+	let chan struct{}
+}
+
+func (e *hangs) SetNX(context.Context, string, string, time.Duration) (bool, error) {
+	<-e.let
+	return false, kv.ErrClosed
+}
+
+func TestGuardedEndsWithTheStoreThoughTheEngineHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := &hangs{kvtest.NewFaulty(kv.New(nil)), make(chan struct{})}
+		s := kv.NewWithEngine(e, nil)
+		waits := getting(t.Context(), kv.NewGuarded[string](s, nil), "key", noCompute(t))
+		synctest.Wait()
+		require.NoError(t, s.Close())
+		require.ErrorIs(t, (<-waits).err, kv.ErrClosed)
+		close(e.let)
 	})
 }
 

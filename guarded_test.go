@@ -142,7 +142,7 @@ func TestGuardedTTL(t *testing.T) {
 		v, err := g.Get(t.Context(), "a:b", noCompute(t))
 		require.NoError(t, err)
 		require.Equal(t, "1", v)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		v, err = g.Get(t.Context(), "a:b", constant("2"))
 		require.NoError(t, err)
 		require.Equal(t, "2", v)
@@ -215,7 +215,7 @@ func TestGuardedErrNotFoundIsRememberedIfAsked(t *testing.T) {
 		v, err := g.Get(t.Context(), "key", noCompute(t))
 		require.ErrorIs(t, err, kv.ErrNotFound)
 		require.Empty(t, v)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		v, err = g.Get(t.Context(), "key", constant("v"))
 		require.NoError(t, err)
 		require.Equal(t, "v", v)
@@ -263,7 +263,7 @@ func TestGuardedStaleForServesTheOldValueWhileOneRefreshes(t *testing.T) {
 		time.Sleep(time.Minute - 1)
 		get("old")
 		require.Zero(t, calls.Load(), "fresh")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		for range 10 {
 			get("old")
 			require.EqualValues(t, 1, calls.Load(), "one refresh, in both processes together")
@@ -300,7 +300,7 @@ func TestGuardedStaleValueSurvivesFailedRefreshes(t *testing.T) {
 		v, err := g.Get(t.Context(), "key", failing(errBoom))
 		require.NoError(t, err)
 		require.Equal(t, "old", v)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, err = g.Get(t.Context(), "key", failing(errBoom))
 		require.Same(t, errBoom, err, "after TTL + StaleFor it is gone")
 	})
@@ -395,7 +395,7 @@ func TestGuardedFreshnessOnTheStoresClock(t *testing.T) {
 		_, err = reader.Get(t.Context(), "key", noCompute(t))
 		require.NoError(t, err)
 		synctest.Wait()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, err = reader.Get(t.Context(), "key", constant("new"))
 		require.NoError(t, err)
 		synctest.Wait()
@@ -414,6 +414,71 @@ type skewed struct {
 func (e *skewed) Now(ctx context.Context) (time.Time, error) {
 	now, err := e.Faulty.Now(ctx)
 	return now.Add(e.ahead), err
+}
+
+func TestGuardedHitCostsOneGetDuringARefresh(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := openProcesses(t, 1)[0]
+		g := kv.NewGuarded(p.Store, &kv.GuardedOptions[string]{TTL: 1, StaleFor: time.Hour})
+		_, err := g.Get(t.Context(), "key", constant("old"))
+		require.NoError(t, err)
+		time.Sleep(1)
+		var calls atomic.Int32
+		_, err = g.Get(t.Context(), "key", computing(100*time.Millisecond, "new", &calls))
+		require.NoError(t, err)
+		synctest.Wait()
+		before := p.engine.Count()
+		for range 100 {
+			_, err = g.Get(t.Context(), "key", noCompute(t))
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		require.Equal(t, before+100, p.engine.Count())
+		time.Sleep(100 * time.Millisecond)
+	})
+}
+
+// What is stored says which computation it comes from, so that nothing is taken
+// for a value that equals it in all else.
+func TestGuardedStoredValuesDiffer(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, s := newGuarded(t, &kv.GuardedOptions[string]{TTL: time.Hour, StaleFor: time.Hour})
+		stored := map[string]bool{}
+		for range 100 {
+			_, err := g.Get(t.Context(), "key", constant("v"))
+			require.NoError(t, err)
+			raw, err := s.Get(t.Context(), "guarded:key")
+			require.NoError(t, err)
+			stored[raw] = true
+			require.NoError(t, g.Invalidate(t.Context(), "key"))
+		}
+		require.Len(t, stored, 100)
+	})
+}
+
+func TestGuardedRefreshThatHangsIsInNoNewOnesWay(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := newGuarded(t, &kv.GuardedOptions[string]{TTL: time.Minute, StaleFor: time.Hour})
+		_, err := g.Get(t.Context(), "key", constant("1"))
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		var calls atomic.Int32
+		_, err = g.Get(t.Context(), "key", computing(24*time.Hour, "late", &calls))
+		require.NoError(t, err)
+		synctest.Wait()
+		require.NoError(t, g.Invalidate(t.Context(), "key"))
+		_, err = g.Get(t.Context(), "key", constant("2"))
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		v, err := g.Get(t.Context(), "key", constant("3"))
+		require.NoError(t, err)
+		require.Equal(t, "2", v)
+		synctest.Wait()
+		v, err = g.Get(t.Context(), "key", noCompute(t))
+		require.NoError(t, err)
+		require.Equal(t, "3", v)
+		time.Sleep(24 * time.Hour)
+	})
 }
 
 func TestGuardedInvalidateDiscardsARunningRefresh(t *testing.T) {
@@ -436,7 +501,7 @@ func TestGuardedInvalidateDiscardsARunningRefresh(t *testing.T) {
 		v, err = g.Get(t.Context(), "key", noCompute(t))
 		require.NoError(t, err)
 		require.Equal(t, "1", v)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		_, err = g.Get(t.Context(), "key", constant("3"))
 		require.NoError(t, err)
@@ -596,7 +661,7 @@ func TestGuardedGet(t *testing.T) {
 		v, err := kv.GuardedGet(t.Context(), s, "key", time.Hour, noCompute(t))
 		require.NoError(t, err)
 		require.Equal(t, value, v)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		v, err = kv.GuardedGet(t.Context(), s, "key", kv.NoExpiry, constant("2"))
 		require.NoError(t, err)
 		require.Equal(t, "2", v)
@@ -611,22 +676,27 @@ func TestGuardedGet(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "2", v, "the same key as a Guarded's")
 		require.NoError(t, g.Invalidate(t.Context(), "key"))
-		_, err = kv.GuardedGet(t.Context(), s, "key", 0, failing(errBoom))
+		v, err = kv.GuardedGet(t.Context(), s, "key", 0, func(context.Context) (string, error) { return "half", errBoom })
 		require.Same(t, errBoom, err)
+		require.Empty(t, v)
 	})
 }
 
-func TestGuardedGetSharesFlightsOfAStoreOnly(t *testing.T) {
+func TestGuardedGetSharesFlightsOfANamespaceOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, b := kv.New(nil), kv.New(nil)
-		defer a.Close()
-		defer b.Close()
+		p := openProcesses(t, 2)
+		for i := range p { // so that all callers come before the first flight begins to compute
+			p[i].engine.Inject(kvtest.Always(kvtest.Fault{Delay: time.Second}, "SetNX"))
+		}
+		a, b := p[0].Store, p[1].Namespace("z")
 		var calls atomic.Int32
 		var wg sync.WaitGroup
-		for _, s := range []*kv.Store{a, a, a.Namespace("x"), a.Namespace("x"), a.Namespace("y"), b, b} {
+		for i, s := range []*kv.Store{a, a.Namespace("x"), a.Namespace("y"), b, a, a.Namespace("x"), a.Namespace("y"), b} {
 			wg.Go(func() {
-				_, err := kv.GuardedGet(t.Context(), s, "key", time.Hour, computing(time.Second, "v", &calls))
+				want := fmt.Sprint(i % 4)
+				v, err := kv.GuardedGet(t.Context(), s, "key", time.Hour, computing(time.Second, want, &calls))
 				require.NoError(t, err)
+				require.Equal(t, want, v)
 			})
 		}
 		wg.Wait()

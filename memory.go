@@ -226,7 +226,8 @@ func (w *writing) put(value, metadata string, deadline int64) error {
 }
 
 func (w *writing) store(f *fields) error {
-	rec, err := record{}, error(nil)
+	var rec record
+	var err error
 	if w.live {
 		rec, err = w.replaceLocked(w.at, w.rec, f)
 	} else {

@@ -126,7 +126,8 @@ func TestScanWhileKeysComeAndGo(t *testing.T) {
 func scanStaying(s *kv.Store, reverse bool, stay []string) error {
 	last := ""
 	seen := 0
-	for e, err := range s.Scan(nil, kv.Range{Reverse: reverse, KeysOnly: seen%2 == 0}) { //nolint:staticcheck // nil is promised to work
+	//lint:ignore SA1012 a nil ctx is promised to work
+	for e, err := range s.Scan(nil, kv.Range{Reverse: reverse, KeysOnly: seen%2 == 0}) {
 		if err != nil {
 			return err
 		}
