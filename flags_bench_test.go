@@ -30,11 +30,13 @@ func BenchmarkFlagsEnabled(b *testing.B) {
 	f, names := benchFlags(b)
 	for _, unit := range []string{"user-42", "6f9619ff-8b86-d011-b42d-00c04fc964ff"} {
 		b.Run(fmt.Sprintf("one-flag/unit-of-%d", len(unit)), func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				f.Enabled(names[0], unit)
 			}
 		})
 		b.Run(fmt.Sprintf("10000-flags/unit-of-%d", len(unit)), func(b *testing.B) {
+			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
 				f.Enabled(names[i], unit)
@@ -45,11 +47,13 @@ func BenchmarkFlagsEnabled(b *testing.B) {
 		})
 	}
 	b.Run("unknown", func(b *testing.B) {
+		b.ReportAllocs()
 		for b.Loop() {
 			f.Enabled("unknown", "user-42")
 		}
 	})
 	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				f.Enabled(names[0], "user-42")
