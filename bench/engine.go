@@ -51,6 +51,7 @@ type peer struct {
 	note   string // what a reader of the tables must know about it
 	ttl    bool   // has a deadline per entry
 	reaps  bool   // removes what is due by itself
+	lazy   bool   // does so only after several seconds, which a smoke run doesn't wait for
 	redis  bool   // needs a server
 	open   func(config) engine
 }
@@ -65,7 +66,7 @@ var peers = []peer{
 	{name: "xsync", module: "github.com/puzpuzpuz/xsync/v4", open: openXSync},
 	{name: "otter", module: "github.com/maypok86/otter/v2", ttl: true, reaps: true, open: openOtter,
 		note: "unbounded; `ExpiryWriting` where entries have a TTL"},
-	{name: "ristretto", module: "github.com/dgraph-io/ristretto/v2", ttl: true, reaps: true, open: openRistretto,
+	{name: "ristretto", module: "github.com/dgraph-io/ristretto/v2", ttl: true, reaps: true, lazy: true, open: openRistretto,
 		note: "ten counters an entry and room for twice the entries; keeps hashes instead of keys; a `Set` that it drops is repeated, and inserts include `Wait`"},
 	{name: "go-cache", module: "github.com/patrickmn/go-cache", ttl: true, reaps: true, open: openGoCache},
 	{name: "ttlcache", module: "github.com/jellydator/ttlcache/v3", ttl: true, reaps: true, open: openTTLCache,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // An axis maps figures to a line of the page, by their logarithm.
@@ -32,7 +33,7 @@ func lineChart(f *figures, file, title, infix string, ops []string) chart {
 		if len(engines) == 0 {
 			continue
 		}
-		drawLines(&b, x, titleHeight, op+", ns", series, engines)
+		drawLines(&b, x, titleHeight, op, series, engines)
 		x += panelWidth + panelMargin
 	}
 	if b.Len() == 0 {
@@ -64,7 +65,7 @@ func drawLines(b *strings.Builder, x, y float64, head string, series map[string]
 	h, v := axesOf(series, x, y)
 	for decade := v.low; decade <= v.high*1.001; decade *= 10 {
 		fmt.Fprintf(b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`, h.from, h.to, v.at(decade), v.at(decade))
-		fmt.Fprintf(b, `<text class="faint" x="%.1f" y="%.1f" text-anchor="end">%s</text>`+"\n", h.from-6, v.at(decade)+4, thousands(decade))
+		fmt.Fprintf(b, `<text class="faint" x="%.1f" y="%.1f" text-anchor="end">%s</text>`+"\n", h.from-6, v.at(decade)+4, duration(decade))
 	}
 	for _, p := range series[engines[0]] {
 		fmt.Fprintf(b, `<text class="faint" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", h.at(p.size), v.from+18, sizeName(p.size))
@@ -102,7 +103,7 @@ func drawNames(b *strings.Builder, h, v axis, series map[string][]point, engines
 
 // axesOf returns the axes that all points fit into; the vertical one has whole decades.
 func axesOf(series map[string][]point, x, y float64) (h, v axis) {
-	h = axis{math.Inf(1), 0, x + 52, x + panelWidth - 64}
+	h = axis{math.Inf(1), 0, x + 52, x + panelWidth - 72}
 	v = axis{math.Inf(1), 0, y + 30 + lineHeight, y + 30}
 	for _, points := range series {
 		for _, p := range points {
@@ -128,4 +129,9 @@ func sizeName(v float64) string {
 	default:
 		return fmt.Sprint(n)
 	}
+}
+
+// duration prints a power of ten of nanoseconds.
+func duration(ns float64) string {
+	return strings.ReplaceAll(time.Duration(math.Round(ns)).String(), "µ", "u")
 }

@@ -90,7 +90,7 @@ func barChart(f *figures, file, title string, panels []column) chart {
 		if len(list) == 0 {
 			continue
 		}
-		if x > panelWidth {
+		if x > panelWidth+panelMargin {
 			x, y, rowHeight = 0, y+rowHeight, 0
 		}
 		rowHeight = max(rowHeight, drawBars(&b, x, y, p.head, list))
@@ -103,7 +103,7 @@ func barChart(f *figures, file, title string, panels []column) chart {
 		body: fmt.Sprintf(`<text class="title" x="0" y="18">%s</text>`+"\n", html.EscapeString(title)) + b.String()}
 }
 
-// drawBars draws one panel and returns its height. Bars that would leave the panel are cut, with their figure beside them.
+// drawBars draws one panel and returns its height.
 func drawBars(b *strings.Builder, x, y float64, head string, list []*figure) float64 {
 	fmt.Fprintf(b, `<text class="panel" x="%.1f" y="%.1f">%s</text>`+"\n", x, y+14, html.EscapeString(head))
 	longest := panelWidth - labelWidth - 60
