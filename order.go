@@ -50,7 +50,15 @@ type leaf struct {
 	sorted  []keyID // in the order of their keys
 	pending []keyID // in no order
 	changes uint64  // grows with every change
+
+	// A search would wait for two cache misses at each step. These bring it
+	// within sampleStep places of its goal: all keys of sorted begin with
+	// common, and samples are the digests of what follows it in every sampleStep-th. nil: sorted has changed since.
+	common  string
+	samples []uint64
 }
+
+const sampleStep = 16
 
 const (
 	maxLeaf     = 2048 // a leaf with more is split
@@ -286,8 +294,48 @@ func (o *order) setLocked(s *leaf, all []keyed) {
 			o.tree.Set(t)
 		}
 		t.sorted, t.pending = ids(part), nil
+		t.sampleLocked(part)
 		t.changes++
 	}
+}
+
+// sampleLocked prepares s, whose keys are these, for searches.
+func (s *leaf) sampleLocked(keys []keyed) {
+	s.common, s.samples = "", nil
+	if len(keys) == 0 {
+		return
+	}
+	s.common = strings.Clone(commonPrefix(keys[0].key, keys[len(keys)-1].key))
+	s.samples = make([]uint64, 0, (len(keys)+sampleStep-1)/sampleStep)
+	for i := 0; i < len(keys); i += sampleStep {
+		s.samples = append(s.samples, digest(keys[i].key[len(s.common):]))
+	}
+}
+
+// narrow returns bounds of the place that [memory.search] looks for.
+func (s *leaf) narrow(key string) (low, high int) {
+	high = len(s.sorted)
+	if s.samples == nil {
+		return 0, high
+	}
+	if !strings.HasPrefix(key, s.common) {
+		if key < s.common {
+			return 0, 0
+		}
+		return high, high
+	}
+	d := digest(key[len(s.common):])
+	below, _ := slices.BinarySearch(s.samples, d) // samples before this one are of keys below key
+	if below > 0 {
+		low = (below-1)*sampleStep + 1
+	}
+	for below < len(s.samples) && s.samples[below] == d { // equal digests say nothing
+		below++
+	}
+	if below < len(s.samples) {
+		high = below * sampleStep
+	}
+	return low, high
 }
 
 func ids(keys []keyed) []keyID {
@@ -400,6 +448,7 @@ func (o *order) sweep() {
 		s.pending = o.liveLocked(s.pending, &dead)
 		if n := len(s.sorted) + len(s.pending); n != before {
 			o.total -= before - n
+			s.samples = nil
 			s.changes++
 		}
 		o.joinLocked(s)
@@ -442,6 +491,7 @@ func (o *order) joinLocked(s *leaf) {
 	o.tree.Delete(s)
 	left.sorted = append(left.sorted, s.sorted...)
 	left.pending = append(left.pending, s.pending...)
+	left.samples = nil
 	left.changes++
 	s.sorted, s.pending = nil, nil
 	s.changes++

@@ -23,11 +23,13 @@ type walker struct {
 	hint      *leaf  // where the last batch ended: at place hintNext of its sorted,
 	hintAt    uint64 // unless hint.changes differs from this
 	hintNext  int
+
+	first [firstBatch]record // memory of the first batches
 }
 
 const (
-	firstBatch = 32
-	largeBatch = 256
+	firstBatch = 64
+	largeBatch = 512
 )
 
 func newWalker(m *memory, r Range) *walker {
@@ -106,14 +108,14 @@ func (w *walker) placeLocked() (*leaf, int) {
 		if key == "" {
 			return s, len(s.sorted) - 1
 		}
-		return s, w.engine.search(s.sorted, key, false) - 1
+		return s, w.engine.search(s, key, false) - 1
 	}
 	key := w.low
 	if w.started && w.at >= key {
 		key = w.at
 	}
 	s := w.engine.order.leafLocked(&leaf{low: key})
-	return s, w.engine.search(s.sorted, key, w.started && w.at == key)
+	return s, w.engine.search(s, key, w.started && w.at == key)
 }
 
 // lastLocked returns the key below which a walk in reverse goes on, "" for the end, and its leaf.
@@ -195,17 +197,17 @@ func (o *order) settle(s *leaf) {
 	}
 }
 
-// search returns the first place in sorted whose key is not below key (with
+// search returns the first place in s.sorted whose key is not below key (with
 // beyond: is above it). Places of keys that are gone may come before it.
-func (m *memory) search(sorted []keyID, key string, beyond bool) int {
-	low, high := 0, len(sorted)
+func (m *memory) search(s *leaf, key string, beyond bool) int {
+	low, high := s.narrow(key)
 	for low < high {
 		mid := int(uint(low+high) / 2)
 		i := mid
-		rec, ok := m.resolve(sorted[i])
+		rec, ok := m.resolve(s.sorted[i])
 		for !ok && i+1 < high {
 			i++
-			rec, ok = m.resolve(sorted[i])
+			rec, ok = m.resolve(s.sorted[i])
 		}
 		if ok && (rec.key() < key || beyond && rec.key() == key) {
 			low = i + 1
@@ -221,8 +223,8 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		w := newWalker(m, r)
 		step := m.clock.step()
-		batch := make([]record, 0, firstBatch)
-		for {
+		batch := w.first[:0]
+		for n := 1; ; n++ {
 			if batch = w.next(batch[:0]); len(batch) == 0 {
 				break
 			}
@@ -236,7 +238,7 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 					return
 				}
 			}
-			if cap(batch) < largeBatch {
+			if n == 2 { // it is a long one
 				batch = make([]record, 0, largeBatch)
 			}
 		}
