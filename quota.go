@@ -128,7 +128,7 @@ func (q Quota) take(buf *stateBuffer, old string, now, n int64) (next []byte, tt
 		return nil, 0, u, ErrCost
 	}
 	n = max(n, -q.Capacity) // give back no more than there is, and let no sum overflow
-	s, moved := state{kind: stateKinds[q.Refill]}, false
+	s, moved := quotaState{kind: stateKinds[q.Refill]}, false
 	switch q.Refill {
 	case RefillWindow:
 		moved, u, err = q.takeWindow(&s, old, now, n)
@@ -176,7 +176,7 @@ func (q Quota) period() int64 { return int64(q.Period / time.Microsecond) }
 
 // takeWindow puts the new state into s. moved says that the clock was set back
 // by so much that the window had to be moved to it.
-func (q Quota) takeWindow(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
+func (q Quota) takeWindow(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
 	start, used, period := now, int64(0), q.period()
 	if old != "" {
 		if !s.parse(old) || s.numbers[1] > maxQuota {
@@ -203,7 +203,7 @@ func (q Quota) takeWindow(s *state, old string, now, n int64) (moved bool, u Usa
 }
 
 // takeSliding puts the new state into s.
-func (q Quota) takeSliding(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
+func (q Quota) takeSliding(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
 	w := slidingState{start: now, period: q.period()}
 	if old != "" {
 		if !s.parse(old) || s.numbers[1] > maxQuota || s.numbers[2] > maxQuota {
@@ -284,7 +284,7 @@ func (w *slidingState) overlap(room, taken int64) int64 {
 }
 
 // takeSteady puts the new state into s.
-func (q Quota) takeSteady(s *state, old string, now, n int64) (moved bool, u Usage, err error) {
+func (q Quota) takeSteady(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
 	var ahead span // of the theoretical arrival time
 	if old != "" {
 		if !s.parse(old) || s.numbers[1] >= maxQuota {
@@ -383,8 +383,8 @@ func mulDiv(a, b, m int64) (quotient, remainder int64) {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-// state is the stored text of a quota: a letter and two or three numbers.
-type state struct {
+// quotaState is the stored text of a quota: a letter and two or three numbers.
+type quotaState struct {
 	kind    byte
 	numbers [3]int64
 }
@@ -393,7 +393,7 @@ type state struct {
 var stateKinds = [...]byte{RefillWindow: 'w', RefillSliding: 's', RefillSteady: 'g'}
 
 // count returns how many numbers a state of this kind has.
-func (s *state) count() int {
+func (s *quotaState) count() int {
 	if s.kind == 's' {
 		return 3
 	}
@@ -401,7 +401,7 @@ func (s *state) count() int {
 }
 
 // parse reads a state of s's kind into s, and says whether it is one.
-func (s *state) parse(text string) bool {
+func (s *quotaState) parse(text string) bool {
 	const maxNumber = 1 << 53
 	if text == "" || text[0] != s.kind {
 		return false
@@ -427,7 +427,7 @@ func (s *state) parse(text string) bool {
 }
 
 // append appends the text of s to dst.
-func (s *state) append(dst []byte) []byte {
+func (s *quotaState) append(dst []byte) []byte {
 	dst = append(dst, s.kind)
 	for i, n := range s.numbers[:s.count()] {
 		if i > 0 {

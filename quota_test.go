@@ -119,7 +119,7 @@ func TestQuotaTake(t *testing.T) {
 		{"steady, 1/3 us before full", taking{steady, "g8333 1", 8333, 0, "g8333 1", 0, ok(1, 1)}},
 		{"steady given back", taking{steady, "g8333 1", 5000, -1, "g8000 0", 3000 * us, ok(9, 3000)}},
 		{"steady given back too much", taking{steady, "g8333 1", 5334, -10, "", 0, ok(0, 0)}},
-		{"steady, amount lowered meanwhile", taking{steady, "g5500 3", 5000, 1, "g5834 1", 835 * us, ok(3, 835)}},
+		{"steady, amount lowered meanwhile", taking{steady, "g5500 9", 5000, 1, "g5834 1", 835 * us, ok(3, 835)}},
 		{"steady, clock back", taking{steady, "g8333 1", 1665, 1, "g8333 1", 0, denied(21, 3669, 6669)}},
 		{"steady, clock far back", taking{steady, "g8333 1", 1664, 1, "g4997 1", 3334 * us, denied(10, 334, 3334)}},
 	} {

@@ -187,12 +187,14 @@ func (r *RateLimiter) Refund(ctx context.Context, key string, n int64) error {
 		return wrap("refund", key, ErrCost)
 	}
 	_, err := r.s.take(ctx, r.key(key), r.quota, -n, false)
+	r.lines.wake(key)
 	return r.wrap("refund", key, err)
 }
 
 // Reset makes key as if it had never been used.
 func (r *RateLimiter) Reset(ctx context.Context, key string) error {
 	_, err := r.s.Delete(ctx, r.key(key))
+	r.lines.wake(key)
 	return r.wrap("reset", key, err)
 }
 
@@ -202,9 +204,9 @@ func (r *RateLimiter) Reset(ctx context.Context, key string) error {
 // It returns [context.DeadlineExceeded] at once if ctx's deadline comes before
 // that, else ctx's error when ctx ends and [ErrClosed] when the store closes. Nothing is counted then.
 //
-// Those who wait with one RateLimiter for the same key are served in the order in which they came. Calls of Allow
-// and other limiters on the same key may overtake them. A Refund or Reset meanwhile is noticed after
-// the sleep that is under way.
+// Those who wait with one RateLimiter for the same key are served in the order in which they came, and
+// woken by its Refund and Reset. Calls of Allow and other limiters on the same key may
+// overtake them, and what those give back is noticed after the sleep that is under way.
 func (r *RateLimiter) Wait(ctx context.Context, key string) error {
 	ctx = background(ctx)
 	return r.wrap("wait", key, r.wait(ctx, key))
@@ -226,7 +228,7 @@ func (r *RateLimiter) wait(ctx context.Context, key string) error {
 		if err != nil || u.OK {
 			return err
 		}
-		if err := r.sleep(ctx, u.RetryAfter); err != nil {
+		if err := r.sleep(ctx, u.RetryAfter, place.Value.(*limitWaiter).wake); err != nil {
 			return err
 		}
 	}
@@ -242,7 +244,7 @@ func (r *RateLimiter) awaitTurn(ctx context.Context, key string, place *list.Ele
 		return context.DeadlineExceeded
 	}
 	select {
-	case <-place.Value.(chan struct{}):
+	case <-place.Value.(*limitWaiter).turn:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -251,8 +253,8 @@ func (r *RateLimiter) awaitTurn(ctx context.Context, key string, place *list.Ele
 	}
 }
 
-// sleep waits for d, unless ctx ends before.
-func (r *RateLimiter) sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for d or until woken, unless ctx ends before d has passed.
+func (r *RateLimiter) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	if endsWithin(ctx, d) {
 		return context.DeadlineExceeded
 	}
@@ -260,6 +262,8 @@ func (r *RateLimiter) sleep(ctx context.Context, d time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
+	case <-wake:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -307,7 +311,12 @@ func (r *RateLimiter) wrap(op, key string, err error) error {
 // asks the store: otherwise everyone would ask at once whenever one of them can be allowed.
 type waitLines struct {
 	mu    sync.Mutex
-	lines map[string]*list.List // guarded by mu; of chan struct{}, closed when its owner becomes the first
+	lines map[string]*list.List // guarded by mu; of *limitWaiter; no line is empty
+}
+
+type limitWaiter struct {
+	turn chan struct{} // closed when this is the first of the line
+	wake chan struct{} // has one element if something was given back
 }
 
 // join returns a place at the end of key's line, and how many are ahead of it.
@@ -322,7 +331,7 @@ func (w *waitLines) join(key string) (place *list.Element, ahead int) {
 		}
 		w.lines[key] = line
 	}
-	return line.PushBack(make(chan struct{})), line.Len() - 1
+	return line.PushBack(&limitWaiter{turn: make(chan struct{}), wake: make(chan struct{}, 1)}), line.Len() - 1
 }
 
 // leave gives a place up, and the first one to who comes next.
@@ -336,6 +345,20 @@ func (w *waitLines) leave(key string, place *list.Element) {
 	if next == nil {
 		delete(w.lines, key)
 	} else if first {
-		close(next.Value.(chan struct{}))
+		close(next.Value.(*limitWaiter).turn)
+	}
+}
+
+// wake lets the first of key's line ask again.
+func (w *waitLines) wake(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line := w.lines[key]
+	if line == nil {
+		return
+	}
+	select {
+	case line.Front().Value.(*limitWaiter).wake <- struct{}{}:
+	default: // it is to ask again already
 	}
 }

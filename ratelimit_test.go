@@ -437,7 +437,8 @@ func TestRateLimiterWait(t *testing.T) {
 	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
 		limiter := newLimiter(t, s, kv.Limit{Requests: 2, Window: time.Minute, Algorithm: algorithm})
 		start := time.Now()
-		require.NoError(t, limiter.Wait(nil, "key")) //nolint:staticcheck // a nil ctx is allowed
+		//lint:ignore SA1012 a nil ctx is promised to work
+		require.NoError(t, limiter.Wait(nil, "key"))
 		require.NoError(t, limiter.Wait(t.Context(), "key"))
 		require.Zero(t, time.Since(start), "nothing to wait for")
 
@@ -586,6 +587,72 @@ func TestRateLimiterWaitEndsWithTheStore(t *testing.T) {
 		for _, err := range append(w.errs, limiter.Wait(t.Context(), "key")) {
 			require.ErrorIs(t, err, kv.ErrClosed)
 		}
+	})
+}
+
+// stuckEngine is one whose first Take hangs until released.
+type stuckEngine struct {
+	*kvtest.Faulty
+	taken   atomic.Bool
+	release chan struct{}
+}
+
+func (e *stuckEngine) Take(ctx context.Context, key string, q kv.Quota, n int64, dry bool) (kv.Usage, error) {
+	if e.taken.CompareAndSwap(false, true) {
+		<-e.release
+	}
+	return e.Faulty.Take(ctx, key, q, n, dry)
+}
+
+// Who stands behind one that hangs in the engine is told of the closing all the same.
+func TestRateLimiterWaitEndsWithTheStoreBehindAStuckOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &stuckEngine{Faulty: kvtest.NewFaulty(kv.New(nil)), release: make(chan struct{})}
+		s := kv.NewWithEngine(engine, nil)
+		w := startWaiters(t, newLimiter(t, s, kv.Limit{Requests: 1, Window: time.Minute}), 2)
+		require.NoError(t, s.Close())
+		synctest.Wait()
+		require.Equal(t, []int{1}, w.ended)
+		require.ErrorIs(t, w.errs[1], kv.ErrClosed)
+		close(engine.release)
+		w.group.Wait()
+	})
+}
+
+// What is given back wakes those who wait, as many as it is enough for, in their order.
+func TestRateLimiterWaitIsWoken(t *testing.T) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+		limiter := newLimiter(t, s, kv.Limit{Requests: 4, Window: time.Hour, Algorithm: algorithm})
+		require.True(t, allowN(t, limiter, "key", 4).Allowed)
+		start := time.Now()
+		w := startWaiters(t, limiter, 7)
+		require.NoError(t, limiter.Refund(t.Context(), "key", 2))
+		require.NoError(t, limiter.Refund(t.Context(), "other", 2))
+		synctest.Wait()
+		require.Equal(t, []int{0, 1}, w.ended)
+		require.NoError(t, limiter.Reset(t.Context(), "key"))
+		synctest.Wait()
+		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, w.ended)
+		require.Zero(t, time.Since(start))
+		w.group.Wait()
+		require.NoError(t, errors.Join(w.errs...))
+		require.Positive(t, time.Since(start))
+	})
+}
+
+// Who stands in the line has counted nothing yet, even if there is something to be had: its turn comes first.
+func TestRateLimiterWaitInLineCountsNothing(t *testing.T) {
+	forEachAlgorithm(t, func(t *testing.T, s *kv.Store, algorithm kv.Algorithm) {
+		limiter := newLimiter(t, s, kv.Limit{Requests: 4, Window: time.Hour, Algorithm: algorithm})
+		require.True(t, allowN(t, limiter, "key", 4).Allowed)
+		first := startWaiters(t, limiter, 1)
+		require.NoError(t, newLimiter(t, s, kv.Limit{Requests: 4, Window: time.Hour, Algorithm: algorithm}).Reset(t.Context(), "key"))
+		second := startWaiters(t, limiter, 2)
+		require.Empty(t, entries(t, s))
+		first.group.Wait()
+		second.group.Wait()
+		require.NoError(t, errors.Join(append(first.errs, second.errs...)...))
+		require.Equal(t, int64(3), peek(t, limiter, "key").Count-1)
 	})
 }
 
