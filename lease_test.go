@@ -187,6 +187,59 @@ func TestLeaseShortensAfterAnUnknownShorterExtend(t *testing.T) {
 	}
 }
 
+// An Extend that certainly did not happen leaves the lease as it was.
+func TestLeaseIsAsItWasAfterAFailedExtend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, s := newScripted(t)
+		began := time.Now()
+		l := takeTestLease(t, s, leaseOptions{ttl: leaseTTL, noRenew: true})
+		e.now(script{swap: func(context.Context, time.Duration, func() (bool, error)) (bool, error) { return false, errDown }})
+		require.ErrorIs(t, l.extend(t.Context(), time.Second), errDown)
+		require.ErrorIs(t, l.extend(t.Context(), time.Hour), errDown)
+		<-l.context().Done()
+		require.Equal(t, leaseTTL-leaseMargin(leaseTTL), time.Since(began))
+	})
+}
+
+// A timer that has fired already may find the lease in any state.
+func TestLeaseRenewsOnlyWhenItIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, s := newScripted(t)
+		due := func(l *lease) bool {
+			_, due := l.startRenewal()
+			return due
+		}
+		fixed := takeTestLease(t, s, leaseOptions{ttl: leaseTTL, noRenew: true})
+		time.Sleep(leaseTTL / 2)
+		require.False(t, due(fixed), "never")
+		require.NoError(t, fixed.release(t.Context()))
+		require.False(t, fixed.timer.Stop(), "what has ended leaves no timer")
+
+		l := takeTestLease(t, s, leaseOptions{ttl: leaseTTL})
+		require.False(t, due(l), "too early")
+		require.NoError(t, l.startWrite(t.Context()))
+		time.Sleep(leaseTTL / 2)
+		require.False(t, due(l), "another write is under way")
+	})
+}
+
+func TestLeaseRenewalEndsWithTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, s := newScripted(t)
+		began := time.Now()
+		l := takeTestLease(t, s, leaseOptions{ttl: leaseTTL})
+		require.NoError(t, s.Close())
+		time.Sleep(leaseTTL / 3)
+		synctest.Wait()
+		l.mu.Lock()
+		next := l.nextLocked()
+		l.mu.Unlock()
+		require.Equal(t, leaseTTL-leaseMargin(leaseTTL), next.Sub(began), "nothing is left to do but to end in time")
+		<-l.context().Done()
+		require.ErrorIs(t, context.Cause(l.context()), ErrLockLost)
+	})
+}
+
 // Two writes of one lease could reach the store in either order, so there is never more than one.
 func TestLeaseWritesOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -247,7 +300,13 @@ func TestLeaseDropsTheKeyAfterALateRenewal(t *testing.T) {
 
 func TestLeaseCompleteLeavesTheValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, s := newScripted(t)
+		e, s := newScripted(t)
+		e.now(script{swap: func(ctx context.Context, _ time.Duration, do func() (bool, error)) (bool, error) {
+			if err := ctx.Err(); err != nil { // as an engine on a network does
+				return false, err
+			}
+			return do()
+		}})
 		l := takeTestLease(t, s, leaseOptions{ttl: leaseTTL})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -329,10 +388,9 @@ func TestLeaseUnknownOutcomeThenASuccessor(t *testing.T) {
 		require.Equal(t, leaseTTL, remaining(t, s))
 		once := twice(false)
 		e.now(script{swap: func(_ context.Context, _ time.Duration, do func() (bool, error)) (bool, error) { return once(do) }})
-		_, err := s.Delete(t.Context(), "claim")
-		require.NoError(t, err)
+		require.NoError(t, s.Set(t.Context(), "claim", "another's", leaseTTL))
 		require.ErrorIs(t, second.complete(t.Context(), "result", time.Hour), ErrLockLost)
-		require.EqualValues(t, -1, remaining(t, s))
+		require.Equal(t, leaseTTL, remaining(t, s))
 	})
 }
 

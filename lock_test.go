@@ -116,10 +116,13 @@ func TestUnlockAfterExpiryLeavesTheSuccessorAlone(t *testing.T) {
 }
 
 func TestSecondUnlock(t *testing.T) {
-	l := kv.NewLocker(newLockStore(t), nil)
+	s, _, engine, _ := newProcesses(t)
+	l := kv.NewLocker(s, nil)
 	k := tryLock(t, l, "x")
 	require.NoError(t, k.Unlock(t.Context()))
-	require.ErrorIs(t, k.Unlock(t.Context()), kv.ErrLockLost)
+	engine.Inject(kvtest.Always(kvtest.Fault{Err: kvtest.ErrDown}))
+	require.ErrorIs(t, k.Unlock(t.Context()), kv.ErrLockLost, "nobody needs to be asked")
+	engine.Heal()
 	successor := tryLock(t, l, "x")
 	require.ErrorIs(t, k.Unlock(t.Context()), kv.ErrLockLost)
 	require.NoError(t, successor.Unlock(t.Context()))
@@ -365,7 +368,7 @@ func TestLockAnyStringIsAName(t *testing.T) {
 	s := newLockStore(t)
 	l := kv.NewLocker(s, nil)
 	other := kv.NewLocker(s, &kv.LockerOptions{Prefix: "lock:a"})
-	names := []string{"", ".", "..", "a", "a:b", "b", ":", "%", "%fence", "%25fence", "{a}", "\x00", "\xff", "lock", "lock:", strings.Repeat("n", 507)}
+	names := []string{"", ".", "..", "a", "a:b", "b", ":", "%", "%fence", "fence", "%25fence", "{a}", "\x00", "\xff", "lock", "lock:", strings.Repeat("n", 507)}
 	for _, name := range names {
 		k, err := l.Lock(t.Context(), name)
 		require.NoError(t, err, "%q", name)
