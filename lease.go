@@ -13,8 +13,8 @@ import (
 // compare-and-delete of that value, so no lease ever touches a successor's.
 //
 // The local deadline counts from before the last successful write was sent and
-// lies leaseMargin before the store's. It is never later than what the store
-// may believe: see doubtLocked for writes whose outcome is unknown.
+// lies leaseMargin before the store's. It is never later than what the store may
+// believe: see sending and doubtLocked for writes of which nobody knows yet whether they have happened.
 //
 // Renewal is a timer, not a goroutine: a lease that is released within a third
 // of its ttl starts none.
@@ -59,11 +59,14 @@ type leaseOptions struct {
 // resolution and a timer that fires late.
 func leaseMargin(ttl time.Duration) time.Duration { return ttl / 20 }
 
-// Renewal starts at a third of the ttl. After a failure it is tried again after
-// a sixtieth, doubling up to a twentieth, so that one attempt always falls into the last twentieth
-// before the local deadline. An attempt that takes longer than a sixth is given up.
-func renewAfter(ttl time.Duration) time.Duration   { return ttl / 3 }
+// renewAfter is when a lease is renewed.
+func renewAfter(ttl time.Duration) time.Duration { return ttl / 3 }
+
+// attemptLimit is how long one renewal may take before it is given up and tried anew.
 func attemptLimit(ttl time.Duration) time.Duration { return max(ttl/6, time.Millisecond) }
+
+// nextBackoff is the pause before a renewal that failed is tried again: a sixtieth of ttl, doubling up
+// to a twentieth, so that an attempt always falls into the last twentieth before the local deadline.
 func nextBackoff(last, ttl time.Duration) time.Duration {
 	return max(min(max(2*last, ttl/60), ttl/20), time.Microsecond)
 }

@@ -112,6 +112,9 @@ func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) er
 			err = errors.Join(err, unlockErr)
 		}
 	}()
+	if ctx.Done() == nil {
+		return f(k.Context())
+	}
 	inner, cancel := context.WithCancelCause(k.Context())
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	return f(&leaseContext{inner, k.lease})

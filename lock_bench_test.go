@@ -9,7 +9,18 @@ import (
 	"github.com/kvrecipes/kv"
 )
 
-// BenchmarkLock takes and frees locks in a store that serves other things, too.
+// newBusyStore returns a store that serves other things, too.
+func newBusyStore(b *testing.B) *kv.Store {
+	s := kv.New(nil)
+	b.Cleanup(func() { _ = s.Close() })
+	for i := range 10_000 {
+		if err := s.Set(b.Context(), kv.Key("session", strconv.Itoa(i)), "somebody", time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s
+}
+
 func BenchmarkLock(b *testing.B) {
 	ctx := context.Background()
 	names := make([]string, 1024)
@@ -18,14 +29,7 @@ func BenchmarkLock(b *testing.B) {
 	}
 	bench := func(name string, step func(l *kv.Locker, name string) error) {
 		b.Run(name, func(b *testing.B) {
-			s := kv.New(nil)
-			defer s.Close()
-			for i := range 10_000 {
-				if err := s.Set(ctx, kv.Key("session", strconv.Itoa(i)), "somebody", time.Hour); err != nil {
-					b.Fatal(err)
-				}
-			}
-			l := kv.NewLocker(s, nil)
+			l := kv.NewLocker(newBusyStore(b), nil)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				if err := step(l, names[i%len(names)]); err != nil {
@@ -59,14 +63,17 @@ func BenchmarkLock(b *testing.B) {
 	bench("Do", func(l *kv.Locker, name string) error {
 		return l.Do(ctx, name, func(context.Context) error { return nil })
 	})
+	request, end := context.WithCancel(ctx)
+	defer end()
+	bench("Do for a request", func(l *kv.Locker, name string) error {
+		return l.Do(request, name, func(context.Context) error { return nil })
+	})
 }
 
 // BenchmarkLockContended hands one lock around between goroutines that all wait for it.
 func BenchmarkLockContended(b *testing.B) {
 	ctx := context.Background()
-	s := kv.New(nil)
-	defer s.Close()
-	l := kv.NewLocker(s, nil)
+	l := kv.NewLocker(newBusyStore(b), nil)
 	b.ReportAllocs()
 	b.SetParallelism(4)
 	b.RunParallel(func(pb *testing.PB) {
