@@ -47,12 +47,20 @@ type view struct {
 	ids    []uint32         // by key number: the ref of its record; 0 for a number of no key
 }
 
-func (v *view) chunk(c int) unsafe.Pointer { return atomic.LoadPointer(&v.chunks[c]) }
-func (v *view) ref(id uint32) ref          { return ref(atomic.LoadUint32(&v.ids[id])) }
-func (v *view) setRef(id uint32, r ref)    { atomic.StoreUint32(&v.ids[id], uint32(r)) }
-func (v *view) record(r ref) record        { return r.at(v.chunk(r.chunk())) }
+func (v *view) ref(id uint32) ref       { return ref(atomic.LoadUint32(&v.ids[id])) }
+func (v *view) setRef(id uint32, r ref) { atomic.StoreUint32(&v.ids[id], uint32(r)) }
+func (v *view) record(r ref) record     { return r.at(v.chunk(r.chunk())) }
 
 func (v *view) setChunk(c int, p unsafe.Pointer) { atomic.StorePointer(&v.chunks[c], p) }
+
+// chunk returns the memory of a chunk, nil if this view is too old to know it: its table and
+// ids may be those of later views, too, and lead to chunks that only these have.
+func (v *view) chunk(c int) unsafe.Pointer {
+	if c >= len(v.chunks) {
+		return nil
+	}
+	return atomic.LoadPointer(&v.chunks[c])
+}
 
 // lookupTries is how often a reader starts again before it takes the lock.
 const lookupTries = 64
@@ -88,7 +96,7 @@ func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, fou
 			}
 			r := slotRef(slot)
 			base := v.chunk(r.chunk())
-			if sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
+			if base == nil || sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
 				return record{}, false, false
 			}
 			if rec := r.at(base); rec.key() == key {
@@ -115,7 +123,7 @@ func (sh *shard) resolve(id uint32) (record, bool) {
 			return record{}, false
 		}
 		base := v.chunk(r.chunk())
-		if sh.seq.Load() == seq {
+		if base != nil && sh.seq.Load() == seq {
 			return r.at(base), true
 		}
 	}
