@@ -296,3 +296,33 @@ func TestEngineErrors(t *testing.T) {
 	_, err := s.TTL(t.Context(), "missing")
 	require.EqualError(t, err, `kv: ttl "missing": not found`)
 }
+
+// TestReadersBesideFirstWrites: a store grows from nothing while it is read.
+func TestReadersBesideFirstWrites(t *testing.T) {
+	ctx := t.Context()
+	for range scaled(3000) {
+		s := kv.New(&kv.Options{Shards: 1})
+		read := func() error {
+			for i := 0; i < 20; {
+				value, err := s.Get(ctx, strconv.Itoa(i))
+				if err == nil && value != "value" {
+					return fmt.Errorf("key %d has the value %q", i, value)
+				}
+				if err == nil {
+					i++
+				}
+			}
+			return nil
+		}
+		write := func() error {
+			for i := range 20 {
+				if err := s.Set(ctx, strconv.Itoa(i), "value", kv.NoExpiry); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		require.NoError(t, inParallel(read, read, write))
+		require.NoError(t, s.Close())
+	}
+}
