@@ -438,12 +438,16 @@ func (sh *shard) takeIDLocked() uint32 {
 	return id
 }
 
+// fewIDs is how many numbers a shard keeps room for when its last key goes: the
+// next lock in an otherwise empty store should not have to make it again.
+const fewIDs = 64
+
 // freeIDsLocked makes numbers of keys that are gone, and that the order has
 // forgotten, available again.
 func (sh *shard) freeIDsLocked(ids ...uint32) {
 	sh.freeIDs = append(sh.freeIDs, ids...)
 	sh.deadIDs -= len(ids)
-	if sh.keys == 0 && sh.deadIDs == 0 { // nobody has a number: begin anew, and give the memory back
+	if sh.keys == 0 && sh.deadIDs == 0 && sh.nextID > fewIDs { // nobody has a number: begin anew, and give the memory back
 		sh.freeIDs, sh.nextID = nil, 0
 		sh.changeViewLocked(func(v *view) { v.ids = nil })
 		sh.timers.reset()
