@@ -11,6 +11,8 @@ type group struct {
 	works []string // as -work knows them, beside the group's name
 	title string
 	rival []string // engines that a target names: they run as often as kv
+	once  bool     // the rest of the engines run once: their figures hardly vary, or the work takes long
+	most  int      // repetitions that are enough even for kv; 0: no bound
 	peers []peer   // who takes part; nil: the stores
 	fit   func(peer) bool
 	run   func(*bench)
@@ -25,15 +27,15 @@ var groups = []group{
 		rival: []string{"otter"}, fit: func(p peer) bool { return p.ttl }, run: runTTL},
 	{name: "scan", works: []string{"scan-first", "scan-100", "scan-all"}, title: "keys in order",
 		rival: []string{"btree"}, fit: among("kv", "btree", "buntdb"), run: runScan},
-	{name: "memory", works: []string{"memory", "memory-ttl", "gc"}, title: "memory and its collection", fit: anyPeer, run: runMemory},
+	{name: "memory", once: true, works: []string{"memory", "memory-ttl", "gc"}, title: "memory and its collection", fit: anyPeer, run: runMemory},
 	{name: "expiry", works: []string{"expiry"}, title: "all keys due within one second",
 		fit: func(p peer) bool { return p.reaps }, run: runExpiry},
-	{name: "stalls", works: []string{"stalls"}, title: "the slowest calls under load",
+	{name: "stalls", most: 3, works: []string{"stalls"}, title: "the slowest calls under load",
 		fit: among("kv", "buntdb", "map", "sync.Map", "xsync", "otter", "freecache"), run: runStalls},
-	{name: "growth", works: []string{"growth", "growth-10x"}, title: "more entries", fit: among("kv", "btree", "xsync", "otter"), run: runGrowth},
-	{name: "values", works: []string{"values"}, title: "larger values", fit: among("kv", "xsync", "otter", "freecache"), run: runValues},
+	{name: "growth", most: 1, works: []string{"growth", "growth-10x"}, title: "more entries", fit: among("kv", "btree", "xsync", "otter"), run: runGrowth},
+	{name: "values", most: 2, works: []string{"values"}, title: "larger values", fit: among("kv", "xsync", "otter", "freecache"), run: runValues},
 	{name: "recipes", works: []string{"recipes"}, title: "recipes", peers: recipePeers, fit: anyPeer, run: runRecipes},
-	{name: "heap", works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
+	{name: "heap", once: true, works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
 }
 
 func among(names ...string) func(peer) bool {

@@ -17,6 +17,7 @@ type machine struct {
 	MemoryGB   float64           `json:"memoryGB"` // 0: unknown
 	OS         string            `json:"os"`
 	Go         string            `json:"go"`
+	Load       string            `json:"load"`     // average of the last minute when the run began; "" if unknown
 	Versions   map[string]string `json:"versions"` // of modules
 }
 
@@ -32,6 +33,9 @@ func thisMachine() machine {
 	var kb float64
 	if _, err := fmt.Sscan(procField("/proc/meminfo", "MemTotal"), &kb); err == nil {
 		m.MemoryGB = kb / (1 << 20)
+	}
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load, _, _ = strings.Cut(string(text), " ")
 	}
 	if m.CPU == "" {
 		m.CPU = "unknown processor"
@@ -72,5 +76,9 @@ func procField(file, name string) string {
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores (GOMAXPROCS %d), %.0f GB, %s, %s", m.CPU, m.Cores, m.GoMaxProcs, m.MemoryGB, m.OS, m.Go)
+	text := fmt.Sprintf("%s, %d cores (GOMAXPROCS %d), %.0f GB, %s, %s", m.CPU, m.Cores, m.GoMaxProcs, m.MemoryGB, m.OS, m.Go)
+	if m.Load != "" {
+		text += ", load average " + m.Load + " at the start"
+	}
+	return text
 }

@@ -38,10 +38,10 @@ func run() error {
 		work    = flag.String("work", "", "comma-separated workloads or groups of them; empty: all ("+workNames()+")")
 		n       = flag.Int("n", 1_000_000, "entries")
 		ops     = flag.Int("ops", 2_000_000, "most operations of one figure")
-		limit   = flag.Duration("time", 600*time.Millisecond, "most time of one figure")
+		limit   = flag.Duration("time", 300*time.Millisecond, "most time of one figure")
 		size    = flag.Int("value", 64, "bytes of a value")
-		runs    = flag.Int("runs", 5, "repetitions of kv and of the engines that a target names")
-		others  = flag.Int("others", 0, "repetitions of the rest; 0: as many")
+		runs    = flag.Int("runs", 5, "repetitions of kv and of the engines that a target names, at most")
+		others  = flag.Int("others", 2, "repetitions of the rest")
 		redis   = flag.String("redis", "auto", "address of a Redis for the libraries that need one; auto: start redis-server if it is installed; off: leave them out")
 		out     = flag.String("out", "", "folder for results.md, results.json and charts; empty: results/ if everything is run, else none")
 		short   = flag.Bool("short", false, "a smoke run: tiny, once, in seconds; its figures mean nothing")
@@ -55,9 +55,6 @@ func run() error {
 	if *short {
 		p.scale, p.runs, p.others = shortScale, 1, 1
 	}
-	if p.others <= 0 {
-		p.others = p.runs
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if strings.Contains(*work, "recipes") || *work == "" {
@@ -67,14 +64,14 @@ func run() error {
 	if err := p.choose(split(*engines), split(*work)); err != nil {
 		return err
 	}
-	began := time.Now()
+	began, where := time.Now(), thisMachine()
 	f, err := p.run(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
 	printFigures(os.Stdout, f)
 	r := results{Date: began, Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "), Took: time.Since(began),
-		Machine: thisMachine(), Scale: p.scale, LeftOut: p.left, Verdicts: judge(f), Figures: f.list}
+		Machine: where, Scale: p.scale, LeftOut: p.left, Verdicts: judge(f), Figures: f.list}
 	writeVerdicts(os.Stdout, r.Verdicts)
 	if *out == "" && *engines == "" && *work == "" && !*short {
 		*out = "results"

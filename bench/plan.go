@@ -60,11 +60,19 @@ func (p *plan) takesPart(g group, e peer) bool {
 	}
 }
 
+// repeats returns how often e does the work of g.
 func (p *plan) repeats(g group, e peer) int {
-	if e.name == "kv" || slices.Contains(g.rival, e.name) {
-		return p.runs
+	n := p.others
+	switch {
+	case e.name == "kv" || slices.Contains(g.rival, e.name):
+		n = p.runs
+	case g.once:
+		n = min(n, 1)
 	}
-	return p.others
+	if g.most > 0 {
+		n = min(n, g.most)
+	}
+	return n
 }
 
 // run runs the jobs one after the other, each in a process of its own.

@@ -36,7 +36,7 @@ func (r *results) save(dir string, f *figures) error {
 		return err
 	}
 	var b strings.Builder
-	drawn, err := saveCharts(dir, f)
+	drawn, err := saveCharts(dir, f, r.Scale.Entries)
 	if err != nil {
 		return err
 	}

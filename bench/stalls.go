@@ -9,7 +9,7 @@ import (
 
 const (
 	stallRate = 100_000 // calls a second, of the reader and of the writer each
-	stallTime = 4 * time.Second
+	stallTime = 3 * time.Second
 )
 
 // runStalls is one reader and one writer at a fixed rate. A call's time counts from when it was due,

@@ -43,9 +43,9 @@ func (c chart) save(dir string) error {
 }
 
 // saveCharts draws every chart for which there are figures.
-func saveCharts(dir string, f *figures) ([]chart, error) {
+func saveCharts(dir string, f *figures, entries int) ([]chart, error) {
 	var drawn []chart
-	for _, c := range charts(f) {
+	for _, c := range charts(f, float64(entries)) {
 		if c.body == "" {
 			continue
 		}
@@ -57,19 +57,19 @@ func saveCharts(dir string, f *figures) ([]chart, error) {
 	return drawn, nil
 }
 
-func charts(f *figures) []chart {
+func charts(f *figures, entries float64) []chart {
 	return []chart{
-		barChart(f, "operations.svg", "Time per operation, 1,000,000 entries", []column{
+		barChart(f, "operations.svg", "Time per operation, "+thousands(entries)+" entries", []column{
 			{"Get, two goroutines, ns", "get-uniform/p2"}, {"90 % Get, 10 % Set, two goroutines, ns", "mix-90-10-zipf/p2"},
 			{"overwrite, two goroutines, ns", "overwrite/p2"}, {"insert, ns", "insert/p1"}}),
-		barChart(f, "memory.svg", "What a million entries cost, keys of 21 and values of 64 bytes", []column{
-			{"bytes of heap per entry", "memory"}, {"garbage collection, 5 million entries, ms", "gc-5x"}}),
-		barChart(f, "expiry.svg", "A million keys due within one second", []column{
+		barChart(f, "memory.svg", "What entries cost, keys of 21 bytes", []column{
+			{"bytes of heap per entry", "memory"}, {"garbage collection of "+thousands(5*entries)+" entries, ms", "gc-5x"}}),
+		barChart(f, "expiry.svg", thousands(entries)+" keys due within one second", []column{
 			{"longest stall of a reader, ms", "expiry-stall"}, {"empty after the last deadline, s", "expiry-empty"}}),
 		barChart(f, "stalls.svg", "The slowest calls at 100,000 reads and 100,000 writes a second", []column{
 			{"read, p99.99, us", "stall-read-p99.99"}, {"write, p99.99, us", "stall-write-p99.99"}}),
-		lineChart(f, "growth.svg", "Time per operation at 10 thousand to 10 million entries", "growth/", []string{"get", "overwrite"}),
-		lineChart(f, "values.svg", "Time per operation at values of 16 bytes to 64 KiB", "values/", []string{"get", "overwrite"}),
+		lineChart(f, "growth.svg", "Time per operation, by entries", "growth/", []string{"get", "overwrite"}),
+		lineChart(f, "values.svg", "Time per operation, by bytes of the value", "values/", []string{"get", "overwrite"}),
 	}
 }
 
