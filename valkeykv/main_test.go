@@ -20,7 +20,7 @@ import (
 // The servers that tests share which do not break them.
 var (
 	standalone = sync.OnceValues(func() (*server.Server, error) { return server.Start() })
-	cluster    = sync.OnceValues(func() (*server.Cluster, error) { return server.StartCluster(3, 3/3) })
+	cluster    = sync.OnceValues(func() (*server.Cluster, error) { return server.StartCluster(3, 1) })
 )
 
 func TestMain(m *testing.M) {
