@@ -63,7 +63,7 @@ func charts(f *figures, entries float64) []chart {
 			{"Get, two goroutines, ns", "get-uniform/p2"}, {"90 % Get, 10 % Set, two goroutines, ns", "mix-90-10-zipf/p2"},
 			{"overwrite, two goroutines, ns", "overwrite/p2"}, {"insert, ns", "insert/p1"}}),
 		barChart(f, "memory.svg", "What entries cost, keys of 21 bytes", []column{
-			{"bytes of heap per entry", "memory"}, {"garbage collection of "+thousands(5*entries)+" entries, ms", "gc-5x"}}),
+			{"bytes of heap per entry", "memory"}, {"garbage collection of " + thousands(5*entries) + " entries, ms", "gc-5x"}}),
 		barChart(f, "expiry.svg", thousands(entries)+" keys due within one second", []column{
 			{"longest stall of a reader, ms", "expiry-stall"}, {"empty after the last deadline, s", "expiry-empty"}}),
 		barChart(f, "stalls.svg", "The slowest calls at 100,000 reads and 100,000 writes a second", []column{
