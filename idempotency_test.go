@@ -504,6 +504,21 @@ func TestExecuteWaitsNoLongerThanWait(t *testing.T) {
 	})
 }
 
+// Between the waiter's look at the claim and its question for how long, the claim ends.
+func TestExecuteWaiterWhoseClaimEndsMeanwhile(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := openProcesses(t, 1)[0]
+		i := kv.NewIdempotency(p.Store, &kv.IdempotencyOptions{Wait: time.Hour})
+		go func() { _, _, _ = i.Execute(t.Context(), "key", "fp", workFor(time.Second, kv.Response{Status: 201})) }()
+		synctest.Wait()
+		p.engine.Inject(kvtest.Times(1, kvtest.Fault{Err: kv.ErrNotFound}, "TTL"))
+		resp, replay, err := i.Execute(t.Context(), "key", "fp", mustNotRun(t))
+		require.NoError(t, err)
+		require.True(t, replay)
+		require.Equal(t, 201, resp.Status)
+	})
+}
+
 func TestIdempotencyEndsWithTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		i := newIdem(t, &kv.IdempotencyOptions{Wait: time.Hour})
