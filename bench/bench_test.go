@@ -163,6 +163,22 @@ func TestLoss(t *testing.T) {
 	runPoint(b)
 }
 
+// TestFailedChild: the failure of one engine costs the figures of that one, and is not forgotten.
+func TestFailedChild(t *testing.T) {
+	p := plan{scale: shortScale, runs: 1, others: 1}
+	p.Ops = -1 // no sequence of that length can be made
+	p.jobs = []job{{Engine: "map", Group: "point", Works: []string{"get"}, Scale: p.scale}}
+	p.scale = shortScale
+	p.jobs = append(p.jobs, job{Engine: "map", Group: "memory", Scale: p.scale})
+	f, err := p.run(context.Background(), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "map point") || len(p.left) != 1 {
+		t.Errorf("%v, left out: %q", err, p.left)
+	}
+	if f.find("map", "memory") == nil {
+		t.Error("the other child did not run")
+	}
+}
+
 // TestUnknownNames: a misspelt name is an error, not an empty run.
 func TestUnknownNames(t *testing.T) {
 	p := plan{scale: shortScale, runs: 1, others: 1}

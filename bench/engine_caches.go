@@ -3,7 +3,6 @@ package main
 import (
 	"runtime"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/Yiling-J/theine-go"
@@ -53,9 +52,7 @@ func (e *otterEngine) close()   { e.c.StopAllGoroutines() }
 
 // ristrettoEngine buffers writes and drops them when the buffer is full.
 type ristrettoEngine struct {
-	c       *ristretto.Cache[string, string]
-	removed atomic.Int64
-	added   atomic.Int64
+	c *ristretto.Cache[string, string]
 }
 
 func openRistretto(c config) engine {
@@ -66,7 +63,6 @@ func openRistretto(c config) engine {
 		MaxCost:            int64(2 * c.entries),
 		BufferItems:        64,
 		IgnoreInternalCost: true,
-		OnEvict:            func(*ristretto.Item[string]) { e.removed.Add(1) },
 		OnReject:           func(*ristretto.Item[string]) { panic("ristretto rejected a write") },
 	})
 	must(err)

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -65,9 +66,9 @@ func run() error {
 		return err
 	}
 	began, where := time.Now(), thisMachine()
-	f, err := p.run(ctx, os.Stderr)
-	if err != nil {
-		return err
+	f, failed := p.run(ctx, os.Stderr)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	printFigures(os.Stdout, f)
 	r := results{Date: began, Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "), Took: time.Since(began),
@@ -77,9 +78,9 @@ func run() error {
 		*out = "results"
 	}
 	if *out == "" {
-		return nil
+		return failed
 	}
-	return r.save(*out, f)
+	return errors.Join(r.save(*out, f), failed)
 }
 
 func split(list string) []string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,7 +76,11 @@ func (p *plan) repeats(g group, e peer) int {
 	return n
 }
 
-// run runs the jobs one after the other, each in a process of its own.
+// childLimit ends a child that hangs. None takes a quarter of it.
+const childLimit = 4 * time.Minute
+
+// run runs the jobs one after the other, each in a process of its own. What a child that fails should have
+// measured is missing from the figures, and its error is among those returned.
 func (p *plan) run(ctx context.Context, progress io.Writer) (*figures, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -83,17 +88,32 @@ func (p *plan) run(ctx context.Context, progress io.Writer) (*figures, error) {
 	}
 	f := new(figures)
 	began := time.Now()
+	var failed []error
 	for i, j := range p.jobs {
+		if ctx.Err() != nil {
+			return f, ctx.Err()
+		}
 		start := time.Now()
-		samples, err := j.spawn(ctx, program)
+		samples, err := p.runChild(ctx, j, program)
 		if err != nil {
-			return nil, err
+			failed = append(failed, err)
+			fmt.Fprintln(progress, err)
 		}
 		f.add(j.Engine, samples)
 		fmt.Fprintf(progress, "[%d/%d] run %d %-9s %-8s %4.1f s, %s in all\n",
 			i+1, len(p.jobs), j.Repeat+1, j.Engine, j.Group, time.Since(start).Seconds(), time.Since(began).Round(time.Second))
 	}
-	return f, nil
+	return f, errors.Join(failed...)
+}
+
+func (p *plan) runChild(ctx context.Context, j job, program string) ([]sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, childLimit)
+	defer cancel()
+	samples, err := j.spawn(ctx, program)
+	if err != nil {
+		p.left = append(p.left, fmt.Sprintf("run %d of %s for %s, which failed", j.Repeat+1, j.Engine, j.Group))
+	}
+	return samples, err
 }
 
 // findRedis sees to a server for the libraries that need one.
