@@ -51,7 +51,7 @@ func run() error {
 	p := plan{
 		scale:  scale{Entries: *n, Ops: *ops, Time: *limit, ValueSize: *size},
 		runs:   *runs,
-		others: *others,
+		others: min(*others, *runs),
 	}
 	if *short {
 		p.scale, p.runs, p.others = shortScale, 1, 1
