@@ -106,6 +106,7 @@ func cases() []testCase {
 		ttlCases, expiryCases, metadataCases, limitCases, errorCases, namespaceCases,
 		batchCases, txnCases, scanCases, pageCases, watchCases,
 		closeCases, byteCases, concurrencyCases,
+		lockCases, rateLimitCases, idempotencyCases, guardedCases, sessionCases, flagCases,
 	)
 }
 
