@@ -275,7 +275,7 @@ func (r *RateLimiter) sleep(ctx context.Context, d time.Duration, wake <-chan st
 // endsWithin says whether ctx has a deadline that is not after d from now.
 func endsWithin(ctx context.Context, d time.Duration) bool {
 	deadline, ok := ctx.Deadline()
-	return ok && d > 0 && time.Until(deadline) <= d
+	return ok && time.Until(deadline) <= d
 }
 
 func (r *RateLimiter) take(ctx context.Context, op, key string, n int64, dry bool) (RateLimitResult, error) {

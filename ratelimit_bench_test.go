@@ -9,24 +9,32 @@ import (
 	"github.com/kvrecipes/kv"
 )
 
-var algorithms = []kv.Algorithm{kv.FixedWindow, kv.SlidingWindow, kv.TokenBucket}
-
 // BenchmarkRateLimiter shows the cost of one decision: allowed (state written) and denied (nothing
 // written), on one key and on many.
 func BenchmarkRateLimiter(b *testing.B) {
-	for _, algorithm := range algorithms {
+	for _, algorithm := range limitAlgorithms {
 		b.Run(algorithm.String(), func(b *testing.B) {
-			b.Run("allowed", func(b *testing.B) { benchmarkAllow(b, algorithm, 1<<40, 1) })
-			b.Run("allowed/keys=10000", func(b *testing.B) { benchmarkAllow(b, algorithm, 1<<40, 10_000) })
-			b.Run("denied", func(b *testing.B) { benchmarkAllow(b, algorithm, 1, 1) })
+			b.Run("allowed", func(b *testing.B) { benchmarkAllow(b, wideLimit(algorithm), 1) })
+			b.Run("allowed/keys=10000", func(b *testing.B) { benchmarkAllow(b, wideLimit(algorithm), 10_000) })
+			b.Run("denied", func(b *testing.B) {
+				benchmarkAllow(b, kv.Limit{Requests: 1, Window: time.Hour, Algorithm: algorithm}, 1)
+			})
 		})
 	}
 }
 
-func benchmarkAllow(b *testing.B, algorithm kv.Algorithm, requests int64, keys int) {
+// wideLimit never denies, and refills slowly enough for every state to live on.
+func wideLimit(algorithm kv.Algorithm) kv.Limit {
+	if algorithm == kv.TokenBucket {
+		return kv.Limit{Requests: 1, Window: time.Second, Algorithm: algorithm, Burst: 2e9}
+	}
+	return kv.Limit{Requests: 2e9, Window: time.Hour, Algorithm: algorithm}
+}
+
+func benchmarkAllow(b *testing.B, limit kv.Limit, keys int) {
 	store := kv.New(nil)
 	defer store.Close()
-	limiter, err := kv.NewRateLimiter(store, kv.Limit{Requests: requests, Window: time.Hour, Algorithm: algorithm}, nil)
+	limiter, err := kv.NewRateLimiter(store, limit, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -45,11 +53,11 @@ func benchmarkAllow(b *testing.B, algorithm kv.Algorithm, requests int64, keys i
 
 // BenchmarkRateLimiterParallel is many goroutines on one key.
 func BenchmarkRateLimiterParallel(b *testing.B) {
-	for _, algorithm := range algorithms {
+	for _, algorithm := range limitAlgorithms {
 		b.Run(algorithm.String(), func(b *testing.B) {
 			store := kv.New(nil)
 			defer store.Close()
-			limiter, err := kv.NewRateLimiter(store, kv.Limit{Requests: 1 << 40, Window: time.Hour, Algorithm: algorithm}, nil)
+			limiter, err := kv.NewRateLimiter(store, wideLimit(algorithm), nil)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -68,19 +76,36 @@ func BenchmarkRateLimiterParallel(b *testing.B) {
 
 // BenchmarkQuotaTake is the arithmetic and the text alone.
 func BenchmarkQuotaTake(b *testing.B) {
-	for _, refill := range []kv.Refill{kv.RefillWindow, kv.RefillSliding, kv.RefillSteady} {
-		b.Run(strconv.Itoa(int(refill)), func(b *testing.B) {
-			q := kv.Quota{Refill: refill, Capacity: 1 << 40, Amount: 1 << 40, Period: time.Hour}
-			now := int64(1_700_000_000_000_000)
-			state, _, _, err := q.Take("", now, 1)
-			if err != nil {
-				b.Fatal(err)
-			}
+	for _, refill := range refills {
+		b.Run(refillNames[refill], func(b *testing.B) {
+			q := kv.Quota{Refill: refill, Capacity: 1e6, Amount: 1e6, Period: time.Hour}
+			state := take(b, q, "", someTime, 10).next
 			b.ReportAllocs()
-			for b.Loop() {
-				now++
-				state, _, _, _ = q.Take(state, now, 1)
+			for now := someTime; b.Loop(); now++ {
+				_, _, _, _ = q.Take(state, now, 1)
 			}
 		})
 	}
+}
+
+func BenchmarkBucket(b *testing.B) {
+	store := kv.New(nil)
+	defer store.Close()
+	ctx := context.Background()
+	users := kv.NewBucket[user](store, "user", nil)
+	if err := users.Set(ctx, "42", user{Name: "Ada"}, kv.NoExpiry); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("get", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = users.Get(ctx, "42")
+		}
+	})
+	b.Run("set", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = users.Set(ctx, "42", user{Name: "Ada"}, kv.NoExpiry)
+		}
+	})
 }
