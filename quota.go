@@ -49,7 +49,7 @@ type Usage struct {
 
 // Take returns what taking n from the quota changes. It is the definition that
 // every engine's [Engine.Take] follows; engines that run in the process call
-// it, others compute the same from the same text (see below, and the vectors in quota_test.go).
+// it, others compute the same from the same text, as described below; testdata/quota_vectors.txt has what must come out.
 //
 // old is the stored state, "" for none; now is the engine's clock in
 // microseconds since 1970, below 2^52. n > 0 takes n if so much is left, and
@@ -72,7 +72,8 @@ type Usage struct {
 //	g<at> <part>             RefillSteady
 //
 // Times are at most 2^53, used and before at most 2^51 and part is below 2^51; anything else is ErrWrongType.
-// With [x] for "1 if x, else 0" and muldiv(a, b, m) for the quotient and the remainder of a x b / m:
+// With [x] for "1 if x, else 0", and muldiv(a, b, m) for the quotient and the remainder of a x b / m
+// (only n > 0 is ever denied):
 //
 // RefillWindow. No state, or now - start >= P: start = now, used = 0. If start - now > P, the
 // clock was set back: start = now, moved. Denied if used + n > C: RetryAfter =
