@@ -127,6 +127,10 @@ type withMarshaler struct{ text string }
 func (m withMarshaler) MarshalJSON() ([]byte, error)     { return []byte(m.text), nil }
 func (m *withMarshaler) UnmarshalJSON(text []byte) error { m.text = string(text); return nil }
 
+type onlyMarshaler struct{ text string }
+
+func (m onlyMarshaler) MarshalJSON() ([]byte, error) { return []byte(m.text), nil }
+
 // What JSON can't carry is an error, never something else that is stored in its place.
 func TestJSONRefuses(t *testing.T) {
 	refuses := func(name string, err error) { t.Helper(); require.Error(t, err, name) }
@@ -154,6 +158,8 @@ func TestJSONRefuses(t *testing.T) {
 	refuses("marshaler", encode(withMarshaler{`"` + broken + `"`}))
 	refuses("no JSON", encode(withMarshaler{`{`}))
 
+	_, err := kv.JSON[onlyMarshaler]().Encode(onlyMarshaler{`"\ufffd"`})
+	refuses("what can't be read again, and so can't be told from a broken string", err)
 	text, err := kv.JSON[withMarshaler]().Encode(withMarshaler{`"\ufffd"`})
 	require.NoError(t, err, "a marshaler may write the escape itself")
 	require.Equal(t, `"\ufffd"`, text)

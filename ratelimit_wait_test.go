@@ -3,6 +3,7 @@ package kv_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,17 +73,27 @@ func TestRateLimiterWaitEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// waiters starts n calls of Wait on "key" in order; the channel gets their numbers as they end.
+// waiters are calls of Wait on "key", in the order in which they began.
 type waiters struct {
 	cancel []context.CancelFunc
-	errs   []error
-	ended  []int // in order
-	mu     sync.Mutex
 	group  sync.WaitGroup
+
+	mu    sync.Mutex
+	errs  []error // guarded by mu until group is done, as is ended
+	ended []int   // numbers of calls, in the order in which they ended (at the same time: any order)
+	at    []time.Time
+}
+
+// soFar returns which have ended when nothing goes on any more at this time, and with what errors.
+func (w *waiters) soFar() (ended []int, errs []error) {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ended), slices.Clone(w.errs)
 }
 
 func startWaiters(t *testing.T, limiter *kv.RateLimiter, n int) *waiters {
-	w := &waiters{errs: make([]error, n)}
+	w := &waiters{errs: make([]error, n), at: make([]time.Time, n)}
 	for i := range n {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.cancel = append(w.cancel, cancel)
@@ -90,7 +101,7 @@ func startWaiters(t *testing.T, limiter *kv.RateLimiter, n int) *waiters {
 			err := limiter.Wait(ctx, "key")
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.errs[i], w.ended = err, append(w.ended, i)
+			w.errs[i], w.ended, w.at[i] = err, append(w.ended, i), time.Now()
 		})
 		synctest.Wait() // it stands in the line
 	}
@@ -106,10 +117,8 @@ func TestRateLimiterWaitServesInOrder(t *testing.T) {
 		w := startWaiters(t, limiter, 20)
 		require.True(t, allow(t, limiter, "other").Allowed, "another key does not wait")
 		w.group.Wait()
-		for i, err := range w.errs {
-			require.NoError(t, err)
-			require.Equal(t, i, w.ended[i])
-		}
+		require.NoError(t, errors.Join(w.errs...))
+		require.True(t, slices.IsSortedFunc(w.at, time.Time.Compare), w.at)
 		require.LessOrEqual(t, time.Since(start), 8*time.Minute)
 		require.Greater(t, time.Since(start), 5*time.Minute)
 	})
@@ -124,8 +133,8 @@ func TestRateLimiterWaiterGivesUp(t *testing.T) {
 		w := startWaiters(t, limiter, 6)
 		for _, i := range []int{3, 0, 5} {
 			w.cancel[i]()
-			synctest.Wait()
-			require.ErrorIs(t, w.errs[i], context.Canceled, "promptly")
+			_, errs := w.soFar()
+			require.ErrorIs(t, errs[i], context.Canceled, "promptly")
 		}
 		require.Zero(t, time.Since(start))
 		w.group.Wait()
@@ -193,9 +202,9 @@ func TestRateLimiterWaitEndsWithTheStoreBehindAStuckOne(t *testing.T) {
 		s := kv.NewWithEngine(engine, nil)
 		w := startWaiters(t, newLimiter(t, s, kv.Limit{Requests: 1, Window: time.Minute}), 2)
 		require.NoError(t, s.Close())
-		synctest.Wait()
-		require.Equal(t, []int{1}, w.ended)
-		require.ErrorIs(t, w.errs[1], kv.ErrClosed)
+		ended, errs := w.soFar()
+		require.Equal(t, []int{1}, ended)
+		require.ErrorIs(t, errs[1], kv.ErrClosed)
 		close(engine.release)
 		w.group.Wait()
 	})
@@ -210,11 +219,11 @@ func TestRateLimiterWaitIsWoken(t *testing.T) {
 		w := startWaiters(t, limiter, 7)
 		require.NoError(t, limiter.Refund(t.Context(), "key", 2))
 		require.NoError(t, limiter.Refund(t.Context(), "other", 2))
-		synctest.Wait()
-		require.Equal(t, []int{0, 1}, w.ended)
+		ended, _ := w.soFar()
+		require.ElementsMatch(t, []int{0, 1}, ended)
 		require.NoError(t, limiter.Reset(t.Context(), "key"))
-		synctest.Wait()
-		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, w.ended)
+		ended, _ = w.soFar()
+		require.ElementsMatch(t, []int{0, 1, 2, 3, 4, 5}, ended)
 		require.Zero(t, time.Since(start))
 		w.group.Wait()
 		require.NoError(t, errors.Join(w.errs...))
@@ -235,6 +244,26 @@ func TestRateLimiterWaitInLineCountsNothing(t *testing.T) {
 		second.group.Wait()
 		require.NoError(t, errors.Join(append(first.errs, second.errs...)...))
 		require.Equal(t, int64(3), peek(t, limiter, "key").Count-1)
+	})
+}
+
+// An engine that fails ends the wait of whoever asks it then, and of nobody else.
+func TestRateLimiterWaitWhileTheEngineFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := kvtest.NewFaulty(kv.New(nil))
+		s := kv.NewWithEngine(engine, nil)
+		defer s.Close()
+		limiter := newLimiter(t, s, kv.Limit{Requests: 1, Window: time.Minute})
+		require.True(t, allow(t, limiter, "key").Allowed)
+		w := startWaiters(t, limiter, 2)
+		engine.Inject(kvtest.Always(kvtest.Fault{Err: kvtest.ErrDown}))
+		start := time.Now()
+		require.ErrorIs(t, limiter.Wait(t.Context(), "key"), kvtest.ErrDown)
+		require.Zero(t, time.Since(start))
+		engine.Inject(kvtest.Times(1, kvtest.Fault{Err: kvtest.ErrDown}))
+		w.group.Wait()
+		require.ErrorIs(t, w.errs[0], kvtest.ErrDown, "it asked when its time had come")
+		require.NoError(t, w.errs[1])
 	})
 }
 
