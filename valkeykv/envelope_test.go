@@ -1,7 +1,6 @@
 package valkeykv_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -55,28 +54,5 @@ func FuzzPosition(f *testing.F) {
 		if ok, _ := valkeykv.ParsePosition(text); !ok {
 			require.NotEmpty(t, text)
 		}
-	})
-}
-
-func TestParseSelf(t *testing.T) {
-	const text = `07c37df 127.0.0.1:30004@31004,host slave e7d1eec 0 1426238317239 4 connected
-e7d1eec 127.0.0.1:30001@31001 myself,master - 0 0 7 connected 0-5460 5462 5464-5500 [5461->-07c37df]
-`
-	id, epoch, ranges, moving := valkeykv.ParseSelf(text)
-	require.Equal(t, "e7d1eec", id)
-	require.EqualValues(t, 7, epoch)
-	require.Equal(t, [][2]int{{0, 5460}, {5462, 5462}, {5464, 5500}}, ranges)
-	require.True(t, moving)
-
-	_, _, ranges, moving = valkeykv.ParseSelf("a 127.0.0.1:1@2 myself,slave b 0 0 7 connected\n")
-	require.Empty(t, ranges)
-	require.False(t, moving)
-}
-
-func FuzzParseSelf(f *testing.F) {
-	f.Add("a h:1@2 myself,master - 0 0 7 connected 0-5 7 [8-<-x]")
-	f.Fuzz(func(t *testing.T, text string) {
-		_, _, ranges, _ := valkeykv.ParseSelf(text)
-		require.LessOrEqual(t, len(ranges), len(text), fmt.Sprintf("%q", text))
 	})
 }

@@ -25,3 +25,26 @@ func ParsePosition(text string) (ok, same bool) {
 	p, err := parsePosition(text)
 	return err == nil, err == nil && (text == "" || p.text(-1) == text)
 }
+
+// Claim is what a node says that it holds.
+type Claim struct {
+	ID          string
+	Epoch       uint64
+	First, Last int
+}
+
+// Believe returns the nodes that are believed after they have claimed slots in turn, and a slot that nobody holds.
+func Believe(claims ...Claim) (ids []string, uncoveredSlot int) {
+	var nodes []node
+	for _, c := range claims {
+		n := node{id: c.ID, epoch: c.Epoch}
+		if c.Last > 0 {
+			n.slots = []slotRange{{c.First, c.Last}}
+		}
+		nodes = add(nodes, n)
+	}
+	for _, n := range nodes {
+		ids = append(ids, n.id)
+	}
+	return ids, uncovered(nodes)
+}

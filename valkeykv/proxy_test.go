@@ -17,7 +17,7 @@ type proxy struct {
 	to   string
 
 	trips atomic.Int64 // how often clients sent something after they had been answered
-	cut   atomic.Bool  // end a connection when the server answers, instead of passing the answer on
+	cut   atomic.Bool  // end the connection on which the server answers next, instead of passing the answer on
 	all   sync.WaitGroup
 
 	mu    sync.Mutex
@@ -75,7 +75,7 @@ func (p *proxy) accept() {
 			defer client.Close()
 			p.copy(client, server, func() bool {
 				answered.Store(true)
-				return !p.cut.Load()
+				return !p.cut.CompareAndSwap(true, false)
 			})
 		})
 	}

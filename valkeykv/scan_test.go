@@ -3,6 +3,7 @@ package valkeykv_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -173,8 +174,10 @@ func TestPagesSurviveTheServer(t *testing.T) {
 }
 
 func TestPagesAndScansSurviveClusterChanges(t *testing.T) {
-	cl, s, _ := ownCluster(t)
+	cl, s, c := ownCluster(t)
 	want, got := fillKeys(t, s, "key", 2000), map[string]bool{}
+	tag, last := lastSlots(c)
+	maps.Copy(want, fillKeys(t, s, "key{"+tag+"}", 50))
 	paged(t, s, "", got, func(page int) {
 		switch page {
 		case 3:
@@ -192,14 +195,23 @@ func TestPagesAndScansSurviveClusterChanges(t *testing.T) {
 		if len(got) == 100 {
 			require.NoError(t, cl.Failover(longer(t), 4, false))
 		}
-		if len(got) == 1500 { // the last node is being scanned: slots of it go where the scan has been
-			for slot := 16000; slot < 16010; slot++ {
-				require.NoError(t, cl.MoveSlot(longer(t), slot))
-			}
+		if len(got) == 1000 { // in the second of three nodes: keys of the third go where the scan has been
+			require.NoError(t, cl.MoveSlot(longer(t), last))
 		}
 		got[e.Key] = true
 	}
 	require.Equal(t, want, got)
+}
+
+// lastSlots returns a hash tag, and its slot, which lies among the last.
+func lastSlots(c valkey.Client) (tag string, slot int) {
+	for i := 0; ; i++ {
+		tag = fmt.Sprint(i)
+		cmd := c.B().Get().Key(tag).Build()
+		if slot = int(cmd.Slot()); slot > 16000 {
+			return tag, slot
+		}
+	}
 }
 
 func TestForeignPositions(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/valkey-io/valkey-go"
 
 	"github.com/kvrecipes/kv"
+	"github.com/kvrecipes/kv/valkeykv"
 	"github.com/kvrecipes/kv/valkeykv/internal/server"
 )
 
@@ -163,14 +164,14 @@ func TestWatchLags(t *testing.T) {
 
 // A demoted master goes on talking, but of changes that are not its own.
 func TestWatchLagsWhenTheServerIsDemoted(t *testing.T) {
-	_, s, c := ownServer(t)
-	other, _, _ := ownServer(t)
+	master, s, c := ownServer(t)
+	replica, _, rc := ownServer(t, "--replicaof", "127.0.0.1 "+master.Addr[len("127.0.0.1:"):], "--repl-diskless-sync-delay", "0")
+	require.NoError(t, s.Set(soon(t), "k", "v", 0))
+	eventually(t, func(ctx context.Context) error { return rc.Do(ctx, rc.B().Get().Key("k").Build()).Error() })
 	w := watch(t, s, "")
-	host, port := "127.0.0.1", other.Addr[len("127.0.0.1:"):]
-	require.NoError(t, c.Do(soon(t), c.B().Arbitrary("REPLICAOF", host, port).Build()).Error())
+	require.NoError(t, c.Do(soon(t), c.B().Arbitrary("FAILOVER", "TO", "127.0.0.1", replica.Addr[len("127.0.0.1:"):]).Build()).Error())
 	lags(t, w)
-	err := s.Set(soon(t), "k", "v", 0)
-	require.Error(t, err)
+	require.ErrorIs(t, s.Set(soon(t), "k", "v", 0), valkeykv.ErrReadOnly)
 }
 
 func TestWatchLagsWhenSlotsMove(t *testing.T) {
