@@ -17,7 +17,7 @@ example_limit=120 # seconds that one example may take
 
 # A count of inputs, not a time: with a time, Go before 1.27 can fail a target
 # that found nothing (https://go.dev/issue/75804).
-fuzztime=${FUZZTIME:-20000x}
+fuzztime=${FUZZTIME:-10000x}
 
 # A workspace around this folder must not change what is tested.
 export GOWORK=off
