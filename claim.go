@@ -83,23 +83,27 @@ func (c *claim) look(ctx context.Context) (receipt, error) {
 	return r, nil
 }
 
-// run calls f under the claim, and completes the claim with a receipt that f
-// returns, the first of them that is not too large for the store. If f fails,
-// panics or exits, run releases the claim.
-func (c *claim) run(ctx context.Context, f func(context.Context) ([]func() receipt, error)) error {
-	completed := false
+// A keeper says what to keep of work that was done. The greater less is, the smaller the receipt.
+type keeper func(less int) receipt
+
+const leastKept = 2 // the greatest less
+
+// run calls f under the claim, and completes the claim with the largest receipt
+// of f's keeper that the store takes. If f fails, panics or exits, run releases the claim.
+func (c *claim) run(ctx context.Context, f func(context.Context) (keeper, error)) error {
+	returned := false
 	defer func() {
-		if !completed { // a panic or Goexit, which goes on
+		if !returned { // a panic or Goexit, which goes on
 			_ = c.lease.release(ctx)
 		}
 	}()
-	receipts, err := c.call(ctx, f)
-	completed = true
+	keep, err := c.call(ctx, f)
+	returned = true
 	if err != nil {
 		return c.failed(ctx, err)
 	}
-	for _, r := range receipts {
-		if err = c.complete(ctx, r().encode()); !errors.Is(err, ErrTooLarge) {
+	for less := range leastKept + 1 {
+		if err = c.complete(ctx, keep(less).encode()); !errors.Is(err, ErrTooLarge) {
 			break
 		}
 	}
@@ -107,10 +111,13 @@ func (c *claim) run(ctx context.Context, f func(context.Context) ([]func() recei
 }
 
 // call calls f with a context that ends with ctx, and when the claim is lost.
-func (c *claim) call(ctx context.Context, f func(context.Context) ([]func() receipt, error)) ([]func() receipt, error) {
+func (c *claim) call(ctx context.Context, f func(context.Context) (keeper, error)) (keeper, error) {
+	held := c.lease.context() // which has the values of ctx
+	if ctx.Done() == nil {
+		return f(held)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	held := c.lease.context()
 	stop := context.AfterFunc(held, func() { cancel(context.Cause(held)) })
 	defer stop()
 	return f(ctx)

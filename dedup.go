@@ -1,8 +1,6 @@
 package kv
 
-import (
-	"context"
-)
+import "context"
 
 // AlreadyProcessed marks an event and says whether it was marked before, be
 // it by Process, in one atomic step: of many callers one gets false. The mark stays
@@ -55,9 +53,8 @@ func (i *Idempotency) Process(ctx context.Context, eventID string, f func(contex
 		}
 		return false, err
 	}
-	err = c.run(ctx, func(ctx context.Context) ([]func() receipt, error) {
-		mark := func() receipt { return receipt{kind: receiptEvent, rest: newToken()} }
-		return []func() receipt{mark}, f(ctx)
+	err = c.run(ctx, func(ctx context.Context) (keeper, error) {
+		return func(int) receipt { return receipt{kind: receiptEvent, rest: newToken()} }, f(ctx)
 	})
 	return err == nil, err
 }

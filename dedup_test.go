@@ -156,8 +156,10 @@ func TestProcessWaits(t *testing.T) {
 func TestProcessLostClaim(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := openProcesses(t, 2)
-		ctx := t.Context()
+		type ctxKey struct{}
+		ctx := context.WithValue(context.Background(), ctxKey{}, "value") // one that can't end by itself
 		processed, err := kv.NewIdempotency(p[0].Store, nil).Process(ctx, "event", func(ctx context.Context) error {
+			require.Equal(t, "value", ctx.Value(ctxKey{}))
 			p[0].cutOff()
 			<-ctx.Done()
 			require.ErrorIs(t, context.Cause(ctx), kv.ErrLockLost)

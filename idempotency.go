@@ -138,25 +138,23 @@ func (i *Idempotency) execute(ctx context.Context, key, fingerprint string, f fu
 		resp, err = c.replay(done)
 		return resp, true, err
 	}
-	err = c.run(ctx, func(ctx context.Context) ([]func() receipt, error) {
+	err = c.run(ctx, func(ctx context.Context) (keeper, error) {
 		r, parts, err := f(ctx)
 		if err != nil {
 			return nil, err
 		}
 		resp = r
-		return c.results(r, parts), nil
+		return c.keeper(r, parts), nil
 	})
 	return resp, false, err
 }
 
-// results returns what to keep of a response: all, or less if that is too large.
-func (c *claim) results(resp Response, parts uint64) []func() receipt {
-	keep := func(parts uint64) func() receipt {
-		return func() receipt {
-			return receipt{kind: receiptResult, fingerprint: c.fingerprint, rest: encodeResponse(resp, parts)}
-		}
+// keeper keeps all of resp that parts names, or less: no body, nor header.
+func (c *claim) keeper(resp Response, parts uint64) keeper {
+	return func(less int) receipt {
+		keep := [leastKept + 1]uint64{parts, parts&^partBody | partTooLarge, partTooLarge}[less]
+		return receipt{kind: receiptResult, fingerprint: c.fingerprint, rest: encodeResponse(resp, keep)}
 	}
-	return []func() receipt{keep(parts), keep(parts&^partBody | partTooLarge), keep(partTooLarge)}
 }
 
 // replay returns the response that r keeps.

@@ -83,7 +83,7 @@ func encodeResponse(resp Response, parts uint64) string {
 	if resp.Body == nil {
 		parts &^= partBody
 	}
-	b := make([]byte, 0, 64+len(resp.Body))
+	b := make([]byte, 0, 128+len(resp.Body))
 	b = binary.AppendUvarint(b, parts)
 	b = binary.AppendVarint(b, int64(resp.Status))
 	if parts&partHeader != 0 {
