@@ -2,7 +2,6 @@ package valkeykv_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -17,10 +16,34 @@ import (
 	"github.com/kvrecipes/kv/valkeykv/internal/server"
 )
 
-// The servers that tests share which do not break them.
+// stops are what ends the servers that tests share.
+var stops struct {
+	sync.Mutex
+	all []func() error
+}
+
+func stopLater(stop func() error) {
+	stops.Lock()
+	defer stops.Unlock()
+	stops.all = append(stops.all, stop)
+}
+
+// The servers that tests share which do not break them. They are started when they are first needed.
 var (
-	standalone = sync.OnceValues(func() (*server.Server, error) { return server.Start() })
-	cluster    = sync.OnceValues(func() (*server.Cluster, error) { return server.StartCluster(3, 1) })
+	standalone = sync.OnceValues(func() (*server.Server, error) {
+		s, err := server.Start()
+		if err == nil {
+			stopLater(s.Stop)
+		}
+		return s, err
+	})
+	cluster = sync.OnceValues(func() (*server.Cluster, error) {
+		c, err := server.StartCluster(3, 1)
+		if err == nil {
+			stopLater(c.Stop)
+		}
+		return c, err
+	})
 )
 
 func TestMain(m *testing.M) {
@@ -29,16 +52,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	var err error
-	if s, e := standalone(); e == nil {
-		err = errors.Join(err, s.Stop())
-	}
-	if c, e := cluster(); e == nil {
-		err = errors.Join(err, c.Stop())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "valkeykv: stop the servers:", err)
-		code = max(code, 1)
+	for _, stop := range stops.all {
+		if err := stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "valkeykv: stop the servers:", err)
+			code = max(code, 1)
+		}
 	}
 	os.Exit(code)
 }

@@ -69,6 +69,12 @@ func prepare(args []string) (*Server, error) {
 	}, nil
 }
 
+// port returns the port of the server.
+func (s *Server) port() string {
+	_, port, _ := net.SplitHostPort(s.Addr)
+	return port
+}
+
 // freePorts returns n different ports that nobody listens on.
 func freePorts(n int) (ports []int, err error) {
 	for range n {
