@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,4 +236,62 @@ func TestScanOfManyLeaves(t *testing.T) {
 		require.True(t, slices.Equal(want, got))
 	}
 	require.NoError(t, s.engine.(*memory).check())
+}
+
+// TestMemoryUnderFire lets writers, readers, scans, transactions and the reaper
+// at a few keys and shards, where they meet most, and then holds the engine's parts against each other.
+func TestMemoryUnderFire(t *testing.T) {
+	for _, shards := range []int{1, 4} {
+		s := New(&Options{Shards: shards, ReapInterval: time.Millisecond})
+		var wg sync.WaitGroup
+		for g := range uint64(8) {
+			wg.Go(func() { fire(t, s, rand.New(rand.NewPCG(g, uint64(shards)))) })
+		}
+		wg.Wait()
+		m := s.engine.(*memory)
+		m.reaper.close()
+		m.order.close()
+		require.NoError(t, m.check())
+		require.NoError(t, s.Close())
+	}
+}
+
+func fire(t *testing.T, s *Store, rng *rand.Rand) {
+	ctx := context.Background()
+	key := func() string { return fmt.Sprintf("key:%d", rng.IntN(400)) }
+	ttl := func() time.Duration {
+		return []time.Duration{NoExpiry, KeepTTL, time.Microsecond, time.Millisecond, time.Hour}[rng.IntN(5)]
+	}
+	for range 6000 {
+		k := key()
+		switch rng.IntN(12) {
+		case 0, 1, 2:
+			// The value begins with its key, so that a reader who follows a wrong pointer is found out.
+			_ = s.Set(ctx, k, k+"="+strings.Repeat("x", rng.IntN(3000)), ttl())
+		case 3, 4:
+			_, _ = s.Delete(ctx, k)
+		case 5:
+			_, _ = s.Expire(ctx, k, ttl())
+		case 6:
+			_, _ = s.Incr(ctx, "n:"+k, 1, ttl())
+		case 7:
+			a, b := key(), key()
+			_, _, _ = s.Txn(ctx, []Cond{IfExists(a)}, OpSet(a, a+"=", ttl()), OpDelete(b), OpIncr("n:"+a, 1, ttl()))
+		case 8:
+			last := ""
+			for e, err := range s.Scan(ctx, Range{Prefix: "key:", From: k}) {
+				if err != nil || e.Key <= last || !strings.HasPrefix(e.Value, e.Key+"=") {
+					t.Errorf("scan: %q after %q, value %.20q, %v", e.Key, last, e.Value, err)
+				}
+				last = e.Key
+				if rng.IntN(20) == 0 {
+					break
+				}
+			}
+		default:
+			if v, err := s.Get(ctx, k); err == nil && !strings.HasPrefix(v, k+"=") {
+				t.Errorf("get %q: %.20q", k, v)
+			}
+		}
+	}
 }
