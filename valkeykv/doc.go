@@ -67,8 +67,10 @@
 // servers tell nobody, so every node is asked once a second whether it is what it was: what such a change cost is
 // reported within that second.
 //
-// Watch needs RESP3 and a user who may run PSUBSCRIBE on __keyspace@*, CLIENT INFO, CLIENT TRACKING, CONFIG GET,
-// ROLE (on a cluster CLUSTER NODES), and CONFIG SET unless the classes are on; else it returns [ErrDenied].
+// Watch needs RESP3 and a user who may run PSUBSCRIBE on __keyspace@*, CLIENT INFO, CLIENT TRACKING and
+// ROLE (on a cluster CLUSTER NODES); CONFIG GET, and CONFIG SET unless the classes are on. Hosted servers
+// mostly forbid CONFIG: set notify-keyspace-events by their means then. Watch finds out by a trial, with a key "kv:probe:..." that it
+// writes and deletes, and returns an error that says what to set if nothing is told.
 //
 // # Faults
 //

@@ -36,6 +36,7 @@ type feed struct {
 	conn    valkey.DedicatedClient
 	channel string // what the channels of keys begin with, "__keyspace@0__:"
 	lost    <-chan error
+	blind   bool // CONFIG is not allowed
 
 	mu      sync.Mutex
 	pending []valkey.PubSubMessage // guarded by mu; in the order of the changes
@@ -113,24 +114,24 @@ func (f *feed) prepare(ctx context.Context) error {
 func (f *feed) enable(ctx context.Context) error {
 	b := f.conn.B()
 	on, err := f.notifications(ctx)
+	if _, refused := valkey.IsValkeyErr(err); refused {
+		f.blind = true
+		return f.probe(ctx)
+	}
 	if err != nil || covers(on) {
-		return err
+		return readFault(err)
 	}
 	err = f.conn.Do(ctx, b.ConfigSet().ParameterValue().ParameterValue("notify-keyspace-events", on+wanted).Build()).Error()
-	return noNotifications(err)
+	if err != nil {
+		return fmt.Errorf("watch: CONFIG SET notify-keyspace-events %s: %w", wanted, readFault(err))
+	}
+	return nil
 }
 
 // notifications returns the classes that are on.
 func (f *feed) notifications(ctx context.Context) (string, error) {
 	config, err := f.conn.Do(ctx, f.conn.B().ConfigGet().Parameter("notify-keyspace-events").Build()).AsStrMap()
-	return config["notify-keyspace-events"], noNotifications(err)
-}
-
-func noNotifications(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("watch: CONFIG, to set notify-keyspace-events to %q: %w", wanted, readFault(err))
+	return config["notify-keyspace-events"], err
 }
 
 // covers says whether the classes that are on include those wanted.
@@ -277,12 +278,14 @@ var errChanged = errors.New("the node is not what it was")
 func (f *feed) check() error {
 	ctx, cancel := context.WithTimeout(context.Background(), pulseTimeout)
 	defer cancel()
-	on, err := f.notifications(ctx)
-	if err != nil {
-		return err
-	}
-	if !covers(on) {
-		return errChanged
+	if !f.blind {
+		on, err := f.notifications(ctx)
+		if err != nil {
+			return err
+		}
+		if !covers(on) {
+			return errChanged
+		}
 	}
 	if f.s.hub.e.cluster {
 		return f.checkSlots(ctx)

@@ -189,6 +189,34 @@ func TestWatchLagsWhenSlotsMove(t *testing.T) {
 	lags(t, w)
 }
 
+// Where CONFIG is forbidden, Watch finds out by itself whether changes are told.
+func TestWatchWithoutConfig(t *testing.T) {
+	onTargets(t, func(t *testing.T, s *kv.Store, c valkey.Client) {
+		each := func(args ...string) {
+			for _, n := range c.Nodes() {
+				require.NoError(t, n.Do(soon(t), n.B().Arbitrary(args...).Build()).Error())
+			}
+		}
+		each("ACL", "SETUSER", "hosted", "on", ">secret", "~*", "&*", "+@all", "-config")
+		option := valkey.ClientOption{Username: "hosted", Password: "secret"}
+		for addr := range c.Nodes() {
+			option.InitAddress = append(option.InitAddress, addr)
+		}
+		hosted := openStore(t, option)
+
+		each("CONFIG", "SET", "notify-keyspace-events", "")
+		_, err := hosted.Watch(soon(t), "")
+		require.ErrorContains(t, err, "notify-keyspace-events")
+		each("CONFIG", "SET", "notify-keyspace-events", "KA")
+		w := watch(t, hosted, "")
+		require.NoError(t, hosted.Set(soon(t), "k", "v", 0))
+		require.Equal(t, "k", next(t, w).Entry.Key)
+		n, err := s.Count(soon(t), "kv:probe")
+		require.NoError(t, err)
+		require.Zero(t, n)
+	})
+}
+
 // Watches come and go without leaving subscriptions behind.
 func TestWatchSubscriptionsEnd(t *testing.T) {
 	onTargets(t, func(t *testing.T, s *kv.Store, c valkey.Client) {
