@@ -1,0 +1,66 @@
+package kv
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReaderStartsAgain shows a reader a shard that was changed under it: what it found must not count.
+func TestReaderStartsAgain(t *testing.T) {
+	s := New(&Options{Shards: 1})
+	defer s.Close()
+	require.NoError(t, s.Set(t.Context(), "here", "v", NoExpiry))
+	m := s.engine.(*memory)
+	sh := &m.shards[0]
+	for _, key := range []string{"here", "missing"} {
+		seq := sh.seq.Load()
+		_, found, ok := sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.True(t, ok)
+		require.Equal(t, key == "here", found)
+
+		sh.mu.Lock()
+		sh.beginLocked()
+		_, _, ok = sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.False(t, ok, "%s while a writer is at work", key)
+		sh.endLocked()
+		_, _, ok = sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.False(t, ok, "%s after a writer was at work", key)
+		sh.mu.Unlock()
+	}
+}
+
+// TestWritersWarnReaders does what would mislead a reader, and sees that seq tells.
+func TestWritersWarnReaders(t *testing.T) {
+	s := New(&Options{Shards: 1})
+	defer s.Close()
+	sh := &s.engine.(*memory).shards[0]
+	ctx := context.Background()
+	warned := func(what string, f func()) {
+		before := sh.seq.Load()
+		f()
+		require.NotEqual(t, before, sh.seq.Load(), what)
+		require.Zero(t, sh.seq.Load()%2, what)
+	}
+	set := func(key string, n int) { require.NoError(t, s.Set(ctx, key, strings.Repeat("x", n), NoExpiry)) }
+
+	warned("the table, the numbers and the chunks grow", func() { set("a", 1) })
+	warned("a chunk of its own goes", func() {
+		set("large", 2*ownChunkBytes)
+		before := sh.seq.Load()
+		set("large", 1)
+		require.NotEqual(t, before, sh.seq.Load())
+	})
+	warned("a transaction", func() {
+		_, _, err := s.Txn(ctx, nil, OpGet("a"))
+		require.NoError(t, err)
+	})
+	quiet := sh.seq.Load()
+	set("a", 2)
+	require.Equal(t, quiet, sh.seq.Load(), "a replaced value keeps no reader waiting")
+	_, err := s.Delete(ctx, "a")
+	require.NoError(t, err)
+	require.Equal(t, quiet, sh.seq.Load(), "nor does a deleted key")
+}
