@@ -1,9 +1,7 @@
 package kv_test
 
 import (
-	"bytes"
 	"context"
-	"log/slog"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -13,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvrecipes/kv"
-	"github.com/kvrecipes/kv/kvtest"
 )
 
 func computeThatPanics(context.Context) (string, error) { panic(kv.ErrNotFound) }
@@ -58,88 +55,33 @@ func TestGuardedPanicAndGoexitAreErrorsForAllWhoWait(t *testing.T) {
 	})
 }
 
-func TestGuardedPanicOfARefreshIsLogged(t *testing.T) {
+func TestGuardedTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		var log bytes.Buffer
-		before := slog.Default()
-		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-		defer slog.SetDefault(before)
-		g, _ := newGuarded(t, &kv.GuardedOptions[string]{TTL: 1, StaleFor: time.Hour})
-		_, err := g.Get(t.Context(), "key", constant("v"))
-		require.NoError(t, err)
-		time.Sleep(time.Nanosecond)
-		_, err = g.Get(t.Context(), "key", computeThatPanics)
-		require.NoError(t, err)
-		synctest.Wait()
-		require.Contains(t, log.String(), "not found")
-		require.Contains(t, log.String(), "computeThatPanics")
-	})
-}
-
-func TestGuardedRefreshEndsByTimeout(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		g, _ := newGuarded(t, &kv.GuardedOptions[string]{TTL: time.Minute, StaleFor: time.Hour, Timeout: time.Second})
-		_, err := g.Get(t.Context(), "key", constant("old"))
-		require.NoError(t, err)
-		time.Sleep(time.Minute)
+		g, _ := newGuarded(t, &kv.GuardedOptions[string]{Timeout: time.Second})
 		stuck := make(chan struct{})
-		_, err = g.Get(t.Context(), "key", func(context.Context) (string, error) { <-stuck; return "late", nil })
-		require.NoError(t, err)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		_, err = g.Get(t.Context(), "key", constant("new"))
-		require.NoError(t, err)
-		synctest.Wait()
+		for name, compute := range map[string]func(context.Context) (string, error){
+			"heeds": func(ctx context.Context) (string, error) {
+				deadline, ok := ctx.Deadline()
+				require.True(t, ok)
+				require.Equal(t, time.Second, time.Until(deadline))
+				<-ctx.Done()
+				return "", ctx.Err()
+			},
+			"ignores": func(context.Context) (string, error) { <-stuck; return "late", nil },
+		} {
+			var waiters []<-chan got
+			for range 10 {
+				waiters = append(waiters, getting(t.Context(), g, name, compute))
+			}
+			for _, w := range waiters {
+				r := <-w
+				require.ErrorIs(t, r.err, context.DeadlineExceeded)
+				require.Equal(t, time.Second, r.after)
+			}
+			require.Equal(t, got{"v", nil, 0}, <-getting(t.Context(), g, name, constant("v")))
+		}
 		close(stuck)
 		synctest.Wait()
-		v, err := g.Get(t.Context(), "key", noCompute(t))
-		require.NoError(t, err)
-		require.Equal(t, "new", v)
-	})
-}
-
-// A refresh belongs to no caller: it goes on when the one that began it leaves.
-func TestGuardedRefreshOutlivesItsCaller(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		g, _ := newGuarded(t, &kv.GuardedOptions[string]{TTL: time.Minute, StaleFor: time.Hour})
-		type ctxKey struct{}
-		_, err := g.Get(t.Context(), "key", constant("old"))
-		require.NoError(t, err)
-		time.Sleep(time.Minute)
-		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), ctxKey{}, "new"))
-		_, err = g.Get(ctx, "key", func(ctx context.Context) (string, error) {
-			time.Sleep(time.Second)
-			return ctx.Value(ctxKey{}).(string), ctx.Err()
-		})
-		require.NoError(t, err)
-		cancel()
-		time.Sleep(time.Second)
-		synctest.Wait()
-		v, err := g.Get(t.Context(), "key", noCompute(t))
-		require.NoError(t, err)
-		require.Equal(t, "new", v)
-	})
-}
-
-// A caller that read the old value, but asks for its refresh only after another
-// process has finished one, must not compute it a second time.
-func TestGuardedRefreshLooksAgainUnderItsLease(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		a, b, p := twoProcesses(t, &kv.GuardedOptions[string]{TTL: time.Minute, StaleFor: time.Hour})
-		_, err := a.Get(t.Context(), "key", constant("old"))
-		require.NoError(t, err)
-		_, err = b.Get(t.Context(), "key", noCompute(t)) // and measures the store's time
-		require.NoError(t, err)
-		time.Sleep(time.Minute)
-		p[1].engine.Inject(kvtest.Times(1, kvtest.Fault{Delay: time.Second, Applied: true}, "Get"))
-		slow := getting(t.Context(), b, "key", noCompute(t))
-		synctest.Wait()
-		_, err = a.Get(t.Context(), "key", constant("new"))
-		require.NoError(t, err)
-		require.Equal(t, got{"old", nil, time.Second}, <-slow)
-		synctest.Wait()
-		v, err := b.Get(t.Context(), "key", noCompute(t))
-		require.NoError(t, err)
-		require.Equal(t, "new", v)
+		require.Equal(t, got{"v", nil, 0}, <-getting(t.Context(), g, "ignores", noCompute(t)))
 	})
 }

@@ -374,37 +374,6 @@ func TestGuardedEndsWithTheStoreThoughTheEngineHangs(t *testing.T) {
 	})
 }
 
-func TestGuardedTimeout(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		g, _ := newGuarded(t, &kv.GuardedOptions[string]{Timeout: time.Second})
-		stuck := make(chan struct{})
-		for name, compute := range map[string]func(context.Context) (string, error){
-			"heeds": func(ctx context.Context) (string, error) {
-				deadline, ok := ctx.Deadline()
-				require.True(t, ok)
-				require.Equal(t, time.Second, time.Until(deadline))
-				<-ctx.Done()
-				return "", ctx.Err()
-			},
-			"ignores": func(context.Context) (string, error) { <-stuck; return "late", nil },
-		} {
-			var waiters []<-chan got
-			for range 10 {
-				waiters = append(waiters, getting(t.Context(), g, name, compute))
-			}
-			for _, w := range waiters {
-				r := <-w
-				require.ErrorIs(t, r.err, context.DeadlineExceeded)
-				require.Equal(t, time.Second, r.after)
-			}
-			require.Equal(t, got{"v", nil, 0}, <-getting(t.Context(), g, name, constant("v")))
-		}
-		close(stuck)
-		synctest.Wait()
-		require.Equal(t, got{"v", nil, 0}, <-getting(t.Context(), g, "ignores", noCompute(t)))
-	})
-}
-
 func TestGuardedStoreThatFailsWhileWaiting(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, b, p := twoProcesses(t, nil)

@@ -57,9 +57,9 @@ const (
 //
 // Without StaleFor and Beta the key's deadline decides, on the store's clock. With
 // them a value carries the end of its freshness on that clock, and readers
-// compare it with the store's time as they know it from the
-// last value that they stored (a Guarded that has stored none yet asks once), so that
-// clocks that disagree don't matter and a hit costs one [Store.Get] in any case.
+// compare it with the store's time as they last measured it, which is whenever
+// they store a value, once before the first hit otherwise, and now and then behind
+// a caller. So clocks that disagree don't matter, and a hit costs one [Store.Get].
 //
 // A refresh behind the caller is done by one process at a time. If it fails, the old
 // value stays, and the next caller that finds it due tries again. A panic in it is logged by

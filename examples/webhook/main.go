@@ -139,10 +139,10 @@ func run() error {
 		}
 	}
 	if lost, once, twice := after.count(); lost+twice != 0 || once != events {
-		return errors.New("Process did not handle each event exactly once")
+		return errors.New("an event was not handled exactly once by Process")
 	}
 	if lost, _, twice := first.count(); lost != events/5 || twice != 0 {
-		return errors.New("AlreadyProcessed did not do what this program is there to show")
+		return errors.New("no event was lost by AlreadyProcessed, or one was handled twice")
 	}
 	fmt.Println("\nAn event that is marked before it is handled is lost when its handler fails.")
 	return nil
