@@ -20,10 +20,14 @@ func ParseSelf(text string) (id string, epoch uint64, ranges [][2]int, moving bo
 	return n.id, n.epoch, ranges, n.moving
 }
 
-// ParsePosition says whether text is a position of a page, and whether it is the same when it is written again.
+// ParsePosition says whether text is a position of a page, and whether that is the same after it was written anew.
 func ParsePosition(text string) (ok, same bool) {
 	p, err := parsePosition(text)
-	return err == nil, err == nil && (text == "" || p.text(-1) == text)
+	if err != nil {
+		return false, false
+	}
+	again, err := parsePosition(p.text(-1))
+	return true, err == nil && again == p
 }
 
 // Claim is what a node says that it holds.

@@ -174,7 +174,7 @@ func parseSlots(field string) (r slotRange, ok bool) {
 			return r, false
 		}
 	}
-	return slotRange{first, last}, true
+	return slotRange{first, last}, 0 <= first && first <= last && last < slots
 }
 
 // uncovered returns a slot that none of nodes holds, -1 if there is none.

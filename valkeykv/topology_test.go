@@ -1,7 +1,6 @@
 package valkeykv_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,9 +25,12 @@ e7d1eec 127.0.0.1:30001@31001 myself,master - 0 0 7 connected 0-5460 5462 5464-5
 
 func FuzzParseSelf(f *testing.F) {
 	f.Add("a h:1@2 myself,master - 0 0 7 connected 0-5 7 [8-<-x]")
+	f.Add("a h:1@2 myself,master - 0 0 7 connected 5--3 70000 9-1 -4")
 	f.Fuzz(func(t *testing.T, text string) {
 		_, _, ranges, _ := valkeykv.ParseSelf(text)
-		require.LessOrEqual(t, len(ranges), len(text), fmt.Sprintf("%q", text))
+		for _, r := range ranges {
+			require.True(t, 0 <= r[0] && r[0] <= r[1] && r[1] < 16384, "%v of %q", r, text)
+		}
 	})
 }
 
