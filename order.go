@@ -63,8 +63,8 @@ const sampleStep = 16
 const (
 	maxLeaf     = 2048 // a leaf with more is split
 	minLeaf     = maxLeaf / 8
-	stageTarget = 128 // staged numbers of a shard at which the background work begins
-	stageLimit  = 384 // at which the writer itself does it: all shards together bound what a scan finds undone
+	stageTarget = 64  // staged numbers of a shard at which the background work begins
+	stageLimit  = 192 // at which the writer itself does it: all shards together bound what a scan finds undone
 )
 
 func (o *order) init(m *memory) {
