@@ -65,9 +65,9 @@
 // values lie together in chunks of 64 KiB, and a string from Get keeps its
 // chunk from being collected. Who keeps small values for long clones them ([strings.Clone]).
 //
-// A store that is forgotten without [Store.Close] leaks nothing. While no key
-// has a deadline no goroutine and no timer exists, so a store may live in a bubble of
-// [testing/synctest], where a day of expiry passes in an instant.
+// A store that is forgotten without [Store.Close] leaks nothing. It has no
+// goroutine that waits, and no timer while no key has a deadline, so it may live in a bubble
+// of [testing/synctest], where a day of expiry passes in an instant.
 //
 // # Several processes
 //
