@@ -90,6 +90,7 @@ func TestServerDown(t *testing.T) {
 
 // Without a deadline, a read gives up after a while.
 func TestServerDownWithoutDeadline(t *testing.T) {
+	t.Parallel()
 	srv, s, _ := ownServer(t)
 	require.NoError(t, srv.Kill())
 	begun := time.Now()
@@ -215,6 +216,7 @@ func TestServerFull(t *testing.T) {
 }
 
 func TestReadOnlyReplica(t *testing.T) {
+	t.Parallel()
 	master, _, mc := ownServer(t)
 	_, s, c := ownServer(t, "--replicaof", "127.0.0.1 "+master.Addr[len("127.0.0.1:"):])
 	require.NoError(t, do(t, mc, "SET", "k", "v").Error())
@@ -261,6 +263,7 @@ func TestAccessDenied(t *testing.T) {
 }
 
 func TestServerLoading(t *testing.T) {
+	t.Parallel()
 	srv, s, c := ownServer(t, "--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
 	entries := map[string]string{}
 	for i := range 200 {

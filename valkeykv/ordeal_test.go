@@ -183,6 +183,7 @@ func (o *ordeal) execute(ctx context.Context, i *kv.Idempotency) error {
 var durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
 
 func TestRecipesWhileTheServerCrashes(t *testing.T) {
+	t.Parallel()
 	srv, a, _ := ownServer(t, durable...)
 	b := openStore(t, valkey.ClientOption{InitAddress: []string{srv.Addr}})
 	newOrdeal(t, a, b).run(func() {
@@ -198,6 +199,7 @@ func TestRecipesWhileTheServerCrashes(t *testing.T) {
 
 // The last silence is longer than the lock lives: its holder has to give up by itself.
 func TestRecipesWhileTheServerIsSilent(t *testing.T) {
+	t.Parallel()
 	srv, a, _ := ownServer(t)
 	b := openStore(t, valkey.ClientOption{InitAddress: []string{srv.Addr}})
 	newOrdeal(t, a, b).run(func() {
@@ -213,6 +215,7 @@ func TestRecipesWhileTheServerIsSilent(t *testing.T) {
 
 // A failover that is asked for waits until the replica has everything: nothing is lost.
 func TestRecipesDuringFailovers(t *testing.T) {
+	t.Parallel()
 	cl, a, _ := ownCluster(t)
 	b := openStore(t, valkey.ClientOption{InitAddress: cl.Addrs()})
 	newOrdeal(t, a, b).run(func() {
@@ -224,6 +227,7 @@ func TestRecipesDuringFailovers(t *testing.T) {
 }
 
 func TestRecipesWhileSlotsMove(t *testing.T) {
+	t.Parallel()
 	cl, a, c := ownCluster(t)
 	b := openStore(t, valkey.ClientOption{InitAddress: cl.Addrs()})
 	newOrdeal(t, a, b).run(func() {
@@ -238,6 +242,7 @@ func TestRecipesWhileSlotsMove(t *testing.T) {
 
 // The holder's context ends before the server lets anybody else have the lock.
 func TestLockEndsBeforeItsDeadline(t *testing.T) {
+	t.Parallel()
 	srv, s, c := ownServer(t)
 	k, err := kv.NewLocker(s, &kv.LockerOptions{TTL: ordealTTL}).Lock(soon(t), "x")
 	require.NoError(t, err)

@@ -174,6 +174,7 @@ func TestPagesSurviveTheServer(t *testing.T) {
 }
 
 func TestPagesAndScansSurviveClusterChanges(t *testing.T) {
+	t.Parallel()
 	cl, s, c := ownCluster(t)
 	want, got := fillKeys(t, s, "key", 2000), map[string]bool{}
 	tag, last := lastSlots(c)

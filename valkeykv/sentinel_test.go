@@ -15,6 +15,7 @@ import (
 
 // Behind sentinels the store follows the master to its replica.
 func TestSentinels(t *testing.T) {
+	t.Parallel()
 	master, _, _ := ownServer(t)
 	_, _, replica := ownServer(t, "--replicaof", "127.0.0.1 "+master.Addr[len("127.0.0.1:"):], "--repl-diskless-sync-delay", "0")
 	sentinel, err := server.StartSentinel(master)

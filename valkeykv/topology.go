@@ -49,6 +49,9 @@ func (e *engine) nodes(ctx context.Context) ([]node, error) {
 		}
 		// The answer to a command on a slot tells the client who holds it.
 		probe := e.do(ctx, e.client.B().Exists().Key(keyOfSlot(gap, e.slot)).Build())
+		if errors.Is(probe.Error(), valkey.ErrClosing) {
+			return nil, readFault(probe.Error())
+		}
 		err = errors.Join(err, probe.Error())
 		select {
 		case <-time.After(lookAgain):

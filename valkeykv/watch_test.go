@@ -129,6 +129,7 @@ func TestWatchKeepsOtherNotifications(t *testing.T) {
 
 // Whatever may have made the store miss an event ends its watches. A new one works.
 func TestWatchLags(t *testing.T) {
+	t.Parallel()
 	srv, s, c := ownServer(t)
 	for name, trouble := range map[string]func(){
 		"connection killed": func() {
@@ -164,6 +165,7 @@ func TestWatchLags(t *testing.T) {
 
 // A demoted master goes on talking, but of changes that are not its own.
 func TestWatchLagsWhenTheServerIsDemoted(t *testing.T) {
+	t.Parallel()
 	master, s, c := ownServer(t)
 	replica, _, rc := ownServer(t, "--replicaof", "127.0.0.1 "+master.Addr[len("127.0.0.1:"):], "--repl-diskless-sync-delay", "0")
 	require.NoError(t, s.Set(soon(t), "k", "v", 0))
@@ -175,6 +177,7 @@ func TestWatchLagsWhenTheServerIsDemoted(t *testing.T) {
 }
 
 func TestWatchLagsWhenSlotsMove(t *testing.T) {
+	t.Parallel()
 	cl, s, _ := ownCluster(t)
 	w := watch(t, s, "")
 	require.NoError(t, cl.Failover(soon(t), 3, false))
