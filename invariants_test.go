@@ -2,12 +2,14 @@ package kv
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
 // check holds the parts of the engine against each other: table, records, key
 // numbers, arena, timers and order must tell the same story. Nobody may write meanwhile.
 func (m *memory) check() error {
+	defer m.pause()()
 	m.order.handOut()
 	inOrder, err := m.order.check()
 	if err != nil {
@@ -19,6 +21,32 @@ func (m *memory) check() error {
 		}
 	}
 	return nil
+}
+
+// pause stops the engine's background work until the function that it returns is called.
+func (m *memory) pause() (resume func()) {
+	r, o := &m.reaper, &m.order
+	wasClosed := r.closed
+	r.close()
+	o.close()
+	return func() {
+		if wasClosed {
+			return
+		}
+		o.life.Lock()
+		o.closed = false
+		o.life.Unlock()
+		o.busy.Store(false) // a kick meanwhile found it closed
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.closed = false
+		r.armed.Store(math.MaxInt64)
+		for i := range m.shards {
+			if due := m.shards[i].due.Load(); due < math.MaxInt64 {
+				r.armLocked(due)
+			}
+		}
+	}
 }
 
 // check returns how often each key number occurs in the leaves, by shard.

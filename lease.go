@@ -71,6 +71,9 @@ func nextBackoff(last, ttl time.Duration) time.Duration {
 	return max(min(max(2*last, ttl/60), ttl/20), time.Microsecond)
 }
 
+// undoLimit bounds how long a caller waits for a write of unknown outcome to be taken back.
+const undoLimit = 5 * time.Second
+
 // newToken returns 130 random bits, printable.
 func newToken() string { return rand.Text() }
 
@@ -92,7 +95,7 @@ func takeLease(ctx context.Context, s *Store, key, value string, ttl time.Durati
 			return found == value, began, nil
 		}
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptLimit(ttl))
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(attemptLimit(ttl), undoLimit))
 	defer cancel()
 	_, _ = s.CompareAndDelete(undo, key, value)
 	return false, began, err

@@ -248,10 +248,7 @@ func TestMemoryUnderFire(t *testing.T) {
 			wg.Go(func() { fire(t, s, rand.New(rand.NewPCG(g, uint64(shards)))) })
 		}
 		wg.Wait()
-		m := s.engine.(*memory)
-		m.reaper.close()
-		m.order.close()
-		require.NoError(t, m.check())
+		require.NoError(t, s.engine.(*memory).check())
 		require.NoError(t, s.Close())
 	}
 }
