@@ -293,6 +293,14 @@ func TestOpenRefusesReplicas(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestOpenWithoutServer(t *testing.T) {
+	p := startProxy(t, "127.0.0.1:1") // a port on which somebody listens who ends every connection
+	for _, single := range []bool{false, true} {
+		_, err := valkeykv.Open(valkey.ClientOption{InitAddress: []string{p.addr}, ForceSingleClient: single}, nil)
+		require.ErrorIs(t, err, valkeykv.ErrUnavailable)
+	}
+}
+
 // New leaves the client open.
 func TestNewSharesTheClient(t *testing.T) {
 	for _, target := range targets {

@@ -31,6 +31,9 @@ func Open(option valkey.ClientOption, opts *kv.Options) (*kv.Store, error) {
 	}
 	client, err := valkey.NewClient(option)
 	if err != nil {
+		if client != nil { // ForceSingleClient gives one that will try again
+			client.Close()
+		}
 		return nil, fmt.Errorf("valkeykv: open: %w", readFault(err))
 	}
 	return kv.NewWithEngine(newEngine(client, true), opts), nil
