@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -325,4 +326,44 @@ func TestReadersBesideFirstWrites(t *testing.T) {
 		require.NoError(t, inParallel(read, read, write))
 		require.NoError(t, s.Close())
 	}
+}
+
+// TestReadersBesideOverwrites: a value is the one or the other, never a mixture and never another key's, while
+// records move about and their memory is let go.
+func TestReadersBesideOverwrites(t *testing.T) {
+	s := newStore(t, &kv.Options{Shards: 2})
+	ctx := t.Context()
+	const keys = 100
+	valueOf := func(key string, i int) string { return strings.Repeat(key+".", 1+i*i%200) }
+	var stop atomic.Bool
+	write := func() error {
+		defer stop.Store(true)
+		for i := range scaled(300_000) {
+			key := strconv.Itoa(i * 7 % keys)
+			if i%11 == 0 {
+				if _, err := s.Delete(ctx, key); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := s.Set(ctx, key, valueOf(key, i), time.Duration(i%2)*time.Hour); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	read := func() error {
+		for i := 0; !stop.Load(); i++ {
+			key := strconv.Itoa(i % keys)
+			value, err := s.Get(ctx, key)
+			if err == kv.ErrNotFound {
+				continue
+			}
+			if n := len(key) + 1; len(value)%n != 0 || len(value) == 0 || strings.Count(value, key+".") != len(value)/n {
+				return fmt.Errorf("key %q has the value %q (%w)", key, value, err)
+			}
+		}
+		return nil
+	}
+	require.NoError(t, inParallel(write, read, read))
 }

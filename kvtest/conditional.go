@@ -107,6 +107,8 @@ var conditionalCases = []testCase{
 			compareAndDelete("missing", "", false)
 			e.set("key", "mine", kv.NoExpiry)
 			compareAndDelete("key", "yours", false)
+			compareAndDelete("key", "mime", false)
+			compareAndDelete("key", "Mine", false)
 			compareAndDelete("key", "", false)
 			e.value("key", "mine")
 			compareAndDelete("key", "mine", true)
