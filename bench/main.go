@@ -43,6 +43,7 @@ func run() error {
 		size    = flag.Int("value", 64, "bytes of a value")
 		runs    = flag.Int("runs", 5, "repetitions of kv and of the engines that a target names, at most")
 		others  = flag.Int("others", 2, "repetitions of the rest")
+		budget  = flag.Duration("budget", 0, "begin nothing later than this, and do with fewer repetitions; 0: no bound")
 		redis   = flag.String("redis", "auto", "address of a Redis for the libraries that need one; auto: start redis-server if it is installed; off: leave them out")
 		out     = flag.String("out", "", "folder for results.md, results.json and charts; empty: results/ if everything is run, else none")
 		short   = flag.Bool("short", false, "a smoke run: tiny, once, in seconds; its figures mean nothing")
@@ -52,6 +53,7 @@ func run() error {
 		scale:  scale{Entries: *n, Ops: *ops, Time: *limit, ValueSize: *size},
 		runs:   *runs,
 		others: min(*others, *runs),
+		budget: *budget,
 	}
 	if *short {
 		p.scale, p.runs, p.others = shortScale, 1, 1

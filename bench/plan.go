@@ -14,8 +14,9 @@ import (
 type plan struct {
 	scale
 	runs, others int
-	redis        string   // address of a server; "": leave out what needs one
-	left         []string // what was left out, and why
+	budget       time.Duration // no child begins later than this; 0: no bound
+	redis        string        // address of a server; "": leave out what needs one
+	left         []string      // what was left out, and why
 	jobs         []job
 }
 
@@ -92,6 +93,10 @@ func (p *plan) run(ctx context.Context, progress io.Writer) (*figures, error) {
 	for i, j := range p.jobs {
 		if ctx.Err() != nil {
 			return f, ctx.Err()
+		}
+		if p.budget > 0 && time.Since(began) > p.budget {
+			p.left = append(p.left, fmt.Sprintf("the last %d of %d child processes, for want of time: the later rounds", len(p.jobs)-i, len(p.jobs)))
+			break
 		}
 		start := time.Now()
 		samples, err := p.runChild(ctx, j, program)
