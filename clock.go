@@ -18,7 +18,7 @@ const (
 	// time takes it as not reached, without the 40 to 70 ns of reading the
 	// clock. The coarse time is renewed at least every coarseAge while any key
 	// has a deadline, so this is wrong only if the timer that does so were held up for farOff - coarseAge.
-	farOff    = 60 * time.Second
+	farOff    = 5 * time.Minute
 	coarseAge = 5 * time.Second
 
 	// coarseStep keeps now from writing the coarse time, which all readers read, all the time.
