@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -97,6 +98,24 @@ func (s *Store) Batch(ctx context.Context, ops ...Op) ([]Result, error) {
 	if err := s.checkBatch(len(ops)); err != nil {
 		return nil, wrap("batch", "", err)
 	}
+	bad := func(op Op) bool { return s.checkOp(op) != nil }
+	if s.prefix != "" || slices.ContainsFunc(ops, bad) {
+		return s.batchGood(ctx, ops)
+	}
+	results, err := s.engine.Batch(background(ctx), ops) // without a copy: there is nothing to rename or to leave out
+	if err != nil {
+		return nil, wrap("batch", "", err)
+	}
+	for i := range results {
+		if err := results[i].Err; err != nil {
+			results[i].Err = wrap(ops[i].Kind.String(), ops[i].Key, err)
+		}
+	}
+	return results, nil
+}
+
+// batchGood applies those of ops that are good, by their whole keys.
+func (s *Store) batchGood(ctx context.Context, ops []Op) ([]Result, error) {
 	results := make([]Result, len(ops))
 	good := make([]Op, 0, len(ops))
 	at := make([]int, 0, len(ops)) // good[i] is ops[at[i]]

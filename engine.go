@@ -72,7 +72,7 @@ type Engine interface {
 
 	// Batch applies ops independently of each other, in as few round trips as
 	// the engine can. Result i belongs to ops[i]; operations on the same key
-	// apply in order.
+	// apply in order. The engine must not change ops, nor keep it.
 	Batch(ctx context.Context, ops []Op) ([]Result, error)
 	// Txn applies ops in order and isolated if every condition holds, as one
 	// atomic step. ok is false and results nil if one does not. An operation
