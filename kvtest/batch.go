@@ -174,6 +174,13 @@ var txnCases = []testCase{
 			_, _, err := e.store.Txn(e.ctx, nil, kv.OpSet(b, "not a number", 0), kv.OpIncr(b, 1, 0))
 			e.ErrorIs(err, kv.ErrNotInteger, "an operation sees what the ones before it have written")
 			e.absent(b)
+			_, _, err = e.store.Txn(e.ctx, nil, kv.OpSetNX(text, "5", 0), kv.OpIncr(text, 1, 0))
+			e.ErrorIs(err, kv.ErrNotInteger, "an operation sees that another has written nothing")
+			ok, results, err := e.store.Txn(e.ctx, nil, kv.OpDelete(text), kv.OpIncr(text, 5, 0), kv.OpDelete(full), kv.OpIncr(full, 1, 0))
+			e.NoError(err, "an operation sees what the ones before it have deleted")
+			e.True(ok)
+			e.EqualValues(5, results[1].Int)
+			e.EqualValues(1, results[3].Int)
 		},
 	},
 	{

@@ -228,7 +228,7 @@ var watchCases = []testCase{
 		contract: "Watch(ctx, prefix): subscribes to the changes of keys that begin with prefix; subscribed when it returns.",
 		run: func(e *env) {
 			all, a, ab, exact := e.watch(e.store, ""), e.watch(e.store, "a"), e.watch(e.store, "ab"), e.watch(e.store, "a*")
-			for _, key := range []string{"b", "a", "ab", "abc", "ac", "a*", "\xff"} {
+			for _, key := range []string{"b", "a", "ba", "ab", "bab", "abc", "ac", "ba*", "a*", "\xff"} {
 				e.set(key, "v", kv.NoExpiry)
 				e.expect(all, put(key, "v"))
 			}
