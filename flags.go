@@ -296,7 +296,7 @@ func (f *Flags) apply(e Event) {
 	name, ok := f.name(e.Entry.Key)
 	switch {
 	case !ok:
-	case e.Type == EventPut:
+	case e.live():
 		f.put(name, e.Entry.Value)
 	default:
 		f.table.remove(name)
@@ -346,7 +346,7 @@ func (w *flagWatch) overtake(f *Flags, values map[string]string) {
 			name, ok := f.name(e.Entry.Key)
 			switch {
 			case !ok:
-			case e.Type == EventPut:
+			case e.live():
 				values[name] = e.Entry.Value
 			default:
 				delete(values, name)

@@ -29,9 +29,18 @@ func (t EventType) String() string {
 }
 
 // Event is a change of one key.
+//
+// On a network engine an EventPut may carry a newer entry than the write that
+// caused it; if the key is gone again, it has the key alone, with a deadline in 1970.
 type Event struct {
 	Type  EventType
 	Entry Entry // EventPut: the new entry; in memory EventDelete and EventExpire carry the last value
+}
+
+// live says whether the event leaves the key live: a network engine that can't read an
+// entry any more passes on a put with the key alone and a deadline in 1970.
+func (e *Event) live() bool {
+	return e.Type == EventPut && (e.Entry.ExpiresAt.IsZero() || e.Entry.ExpiresAt.Unix() > 0)
 }
 
 // watchBuffer is how many events a watcher may be behind. A slow reader must
