@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"time"
 	"unsafe"
@@ -20,9 +21,11 @@ func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b
 type freecacheEngine struct{ c *freecache.Cache }
 
 func openFreecache(c config) engine {
-	const header = 24
-	size := c.entries*(header+c.keyBytes+c.valueSize)*5/4 + 1<<20 // segments fill unevenly
-	size = max(size, 2*1024*(c.valueSize+c.keyBytes+header))      // the largest entry is 1/1024 of the whole
+	const header, segments = 24, 256
+	mean := float64(c.entries) / segments
+	fullest := mean + 6*math.Sqrt(mean) + 4 // entries of the fullest segment; keys are spread by hash
+	size := int(segments*fullest)*(header+c.keyBytes+c.valueSize)*11/10 + 1<<20
+	size = max(size, 2*1024*(c.valueSize+c.keyBytes+header)) // the largest entry is 1/1024 of the whole
 	return &freecacheEngine{freecache.NewCache(size)}
 }
 

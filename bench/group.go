@@ -12,6 +12,7 @@ type group struct {
 	title string
 	rival []string // engines that a target names: they run as often as kv
 	once  bool     // the rest of the engines run once: their figures hardly vary, or the work takes long
+	last  bool     // takes long and has no rival: after all rounds of the others
 	most  int      // repetitions that are enough even for kv; 0: no bound
 	peers []peer   // who takes part; nil: the stores
 	fit   func(peer) bool
@@ -32,10 +33,10 @@ var groups = []group{
 		fit: func(p peer) bool { return p.reaps }, run: runExpiry},
 	{name: "stalls", most: 3, works: []string{"stalls"}, title: "the slowest calls under load",
 		fit: among("kv", "buntdb", "map", "sync.Map", "xsync", "otter", "freecache"), run: runStalls},
-	{name: "growth", most: 1, works: []string{"growth", "growth-10x"}, title: "more entries", fit: among("kv", "btree", "xsync", "otter"), run: runGrowth},
-	{name: "values", most: 2, works: []string{"values"}, title: "larger values", fit: among("kv", "xsync", "otter", "freecache"), run: runValues},
+	{name: "growth", last: true, most: 1, works: []string{"growth", "growth-10x"}, title: "more entries", fit: among("kv", "btree", "xsync", "otter"), run: runGrowth},
+	{name: "values", last: true, most: 2, works: []string{"values"}, title: "larger values", fit: among("kv", "xsync", "otter", "freecache"), run: runValues},
 	{name: "recipes", works: []string{"recipes"}, title: "recipes", peers: recipePeers, fit: anyPeer, run: runRecipes},
-	{name: "heap", once: true, works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
+	{name: "heap", last: true, once: true, works: []string{"gc-5x"}, title: "five times the entries", fit: anyPeer, run: runHeap},
 }
 
 func among(names ...string) func(peer) bool {

@@ -67,14 +67,15 @@ func run() error {
 	if err := p.choose(split(*engines), split(*work)); err != nil {
 		return err
 	}
-	began, where := time.Now(), thisMachine()
+	began, where, watch := time.Now(), thisMachine(), startLoad()
 	f, failed := p.run(ctx, os.Stderr)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	foreign := watch.foreign()
 	printFigures(os.Stdout, f)
 	r := results{Date: began, Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "), Took: time.Since(began),
-		Machine: where, Scale: p.scale, LeftOut: p.left, Verdicts: judge(f), Figures: f.list}
+		Machine: where, Foreign: foreign, Scale: p.scale, LeftOut: p.left, Verdicts: judge(f), Figures: f.list}
 	writeVerdicts(os.Stdout, r.Verdicts)
 	if *out == "" && *engines == "" && *work == "" && !*short {
 		*out = "results"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -34,21 +35,27 @@ func (p *plan) choose(engines, works []string) error {
 	if err != nil {
 		return err
 	}
-	for repeat := range max(p.runs, p.others) {
-		for i, g := range chosen {
-			for _, e := range g.members() {
-				if !p.takesPart(g, e) || len(engines) > 0 && !slices.Contains(engines, e.name) || repeat >= p.repeats(g, e) {
-					continue
+	for _, last := range []bool{false, true} {
+		for repeat := range max(p.runs, p.others) {
+			for i, g := range chosen {
+				if g.last == last {
+					p.addJobs(g, wanted[i], engines, repeat)
 				}
-				j := job{Engine: e.name, Group: g.name, Repeat: repeat, Scale: p.scale, Redis: p.redis}
-				for w := range wanted[i] {
-					j.Works = append(j.Works, w)
-				}
-				p.jobs = append(p.jobs, j)
 			}
 		}
 	}
 	return nil
+}
+
+// addJobs lists the jobs of one group in one round.
+func (p *plan) addJobs(g group, wanted map[string]bool, engines []string, repeat int) {
+	for _, e := range g.members() {
+		if !p.takesPart(g, e) || len(engines) > 0 && !slices.Contains(engines, e.name) || repeat >= p.repeats(g, e) {
+			continue
+		}
+		works := slices.Sorted(maps.Keys(wanted))
+		p.jobs = append(p.jobs, job{Engine: e.name, Group: g.name, Works: works, Repeat: repeat, Scale: p.scale, Redis: p.redis})
+	}
 }
 
 func (p *plan) takesPart(g group, e peer) bool {

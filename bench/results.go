@@ -17,11 +17,15 @@ type results struct {
 	Command  string        `json:"command"`
 	Took     time.Duration `json:"took"`
 	Machine  machine       `json:"machine"`
+	Foreign  float64       `json:"foreign"` // share of the processors that other processes used; -1: unknown
 	Scale    scale         `json:"scale"`
 	LeftOut  []string      `json:"leftOut"`
 	Verdicts []verdict     `json:"verdicts"`
 	Figures  []*figure     `json:"figures"`
 }
+
+// tooBusy is the share of the processors from which on other processes decide about the figures.
+const tooBusy = 0.05
 
 // save writes results.md, results.json and the charts into a folder.
 func (r *results) save(dir string, f *figures) error {
@@ -52,6 +56,13 @@ func (r *results) write(w io.Writer, f *figures, charts []chart) {
 		"engine after engine, round after round. Figures are medians; ± is half the distance between the fastest and the slowest run. "+
 		"A get that misses and an entry that gets lost end a run.\n",
 		r.Scale.Entries, key(1234), keyBytes, r.Scale.ValueSize)
+	if r.Foreign >= 0 {
+		fmt.Fprintf(w, "\nOther processes used %.0f %% of the processors meanwhile.", r.Foreign*100)
+		if r.Foreign > tooBusy {
+			fmt.Fprint(w, " **That is too much for these figures to be trusted:** differences may be noise, and stalls are those of the machine.")
+		}
+		fmt.Fprintln(w)
+	}
 	for _, reason := range r.LeftOut {
 		fmt.Fprintf(w, "\nLeft out: %s.\n", reason)
 	}
