@@ -127,7 +127,7 @@ func (t target) judge(f *figures) (verdict, bool) {
 	case allocs:
 		// What the background allocates meanwhile is no allocation of the call.
 		v.Have = fmt.Sprintf("%.2f", have.Allocs)
-		v.Result, v.Limit, v.Met = v.Have, fmt.Sprintf("at most %g", t.limit), have.Allocs < t.limit+0.1
+		v.Result, v.Limit, v.Met = v.Have, fmt.Sprintf("at most %g", t.limit), have.Allocs < t.limit+0.05
 	}
 	return v, true
 }
