@@ -305,7 +305,7 @@ func TestEngineErrors(t *testing.T) {
 // TestReadersBesideFirstWrites: a store grows from nothing while it is read.
 func TestReadersBesideFirstWrites(t *testing.T) {
 	ctx := t.Context()
-	for range scaled(3000) {
+	for range scaled(1000) {
 		s := kv.New(&kv.Options{Shards: 1})
 		read := func() error {
 			for i := 0; i < 20; {

@@ -1,6 +1,7 @@
 package kvtest
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -224,6 +225,27 @@ var txnCases = []testCase{
 			e.False(ok)
 			for i := range n {
 				e.value(ops[i].Key, fmt.Sprint(i))
+			}
+		},
+	},
+	{
+		name:     "Txn/cancelled",
+		contract: "A cancelled ctx never leaves a half-done write behind.",
+		run: func(e *env) {
+			a, b := e.key("a"), e.key("b")
+			for range 50 {
+				ctx, cancel := context.WithCancel(e.ctx)
+				cancelled := make(chan struct{})
+				go func() {
+					defer close(cancelled)
+					cancel()
+				}()
+				_, _, _ = e.store.Txn(ctx, nil, kv.OpIncr(a, 1, 0), kv.OpIncr(b, 1, 0)) // it may fail, or have no known outcome
+				<-cancelled
+				ok, results, err := e.store.Txn(e.ctx, nil, kv.OpGet(a), kv.OpGet(b))
+				e.NoError(err)
+				e.True(ok)
+				e.Equal(results[0], results[1])
 			}
 		},
 	},
