@@ -7,10 +7,10 @@ import "unsafe"
 type ref uint32
 
 const (
-	chunkBytes    = 64 << 10
-	firstChunk    = 4 << 10  // the first chunk of a shard; they double until chunkBytes
-	ownChunkBytes = 16 << 10 // records from this size on get a chunk of their own
-	refOffsetBits = 13       // chunkBytes / 8
+	chunkBytes    = 32 << 10
+	firstChunk    = 4 << 10 // the first chunk of a shard; they double until chunkBytes
+	ownChunkBytes = 8 << 10 // records from this size on get a chunk of their own
+	refOffsetBits = 12      // chunkBytes / 8
 	refOffsetMask = 1<<refOffsetBits - 1
 	maxChunks     = 1 << (32 - refOffsetBits)
 )

@@ -62,7 +62,7 @@
 //
 // The default engine keeps everything in memory and nothing on disk: what is in it
 // goes with the process. Set copies what it is given. Get copies nothing: small
-// values lie together in chunks of 64 KiB, and a string from Get keeps its
+// values lie together in chunks of 32 KiB, and a string from Get keeps its
 // chunk from being collected. Who keeps small values for long clones them ([strings.Clone]).
 //
 // A store that is forgotten without [Store.Close] leaks nothing. It has no

@@ -3,6 +3,7 @@ package kv
 import (
 	"cmp"
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -101,7 +102,8 @@ func (o *order) close() {
 	o.work.Wait()
 }
 
-// catchUp hands out what is staged, splits leaves and sweeps, until nothing of that is due.
+// catchUp hands out what is staged, splits leaves and sweeps, until nothing of
+// that is due. It yields after each step: whoever shares a processor with it would else wait for its whole time slice.
 func (o *order) catchUp() {
 	for {
 		o.handOut()
@@ -147,14 +149,16 @@ func (o *order) handOut() {
 	if !o.isDirty() {
 		return
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	for i := range o.engine.shards {
 		word, bit := &o.dirty[i/64], uint64(1)<<(i%64)
-		if word.Load()&bit != 0 {
-			word.And(^bit)
-			o.handOutShardLocked(&o.engine.shards[i])
+		if word.Load()&bit == 0 {
+			continue
 		}
+		o.mu.Lock()
+		word.And(^bit) // with mu held: who finds the bit cleared waits for mu, and then for the work
+		o.handOutShardLocked(&o.engine.shards[i])
+		o.mu.Unlock()
+		runtime.Gosched()
 	}
 }
 
@@ -248,6 +252,7 @@ func (o *order) splitAll() {
 			o.settleLocked(s)
 		}
 		o.mu.Unlock()
+		runtime.Gosched()
 	}
 }
 
@@ -454,6 +459,7 @@ func (o *order) sweep() {
 		o.joinLocked(s)
 		o.mu.Unlock()
 		dead.release(o.engine)
+		runtime.Gosched()
 	}
 }
 

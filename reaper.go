@@ -2,6 +2,7 @@ package kv
 
 import (
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,6 +126,7 @@ func (sh *shard) reap() {
 			sh.due.Store(sh.timers.due())
 		}
 		sh.unlock()
+		runtime.Gosched() // or a reader on the same processor waits for our whole time slice
 	}
 }
 

@@ -258,9 +258,9 @@ func (sh *shard) addChunkLocked(n int) int {
 	return c
 }
 
-// grown returns a copy of s with room for n elements and an eighth more.
+// grown returns a copy of s with room for n elements and a sixteenth more.
 func grown[T any](s []T, n int) []T {
-	t := make([]T, n+n/8+4)
+	t := make([]T, n+n/16+4)
 	copy(t, s)
 	return t
 }

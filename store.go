@@ -99,7 +99,7 @@ func (s *Store) Stats() Stats {
 
 // Get returns the value of key, or [ErrNotFound] as it is. In memory it
 // allocates nothing (in a namespace, the joined key), whatever the size of the
-// value. The string it returns shares memory with others of about its age, up to 64 KiB, which stay while
+// value. The string it returns shares memory with others of about its age, up to 32 KiB, which stay while
 // one of them is in use: whoever keeps small values for long saves memory with [strings.Clone].
 func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if err := s.check(key); err != nil {
