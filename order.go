@@ -115,7 +115,7 @@ func (o *order) catchUp() {
 			continue
 		}
 		o.busy.Store(false)
-		if !o.behind() || !o.busy.CompareAndSwap(false, true) {
+		if !o.behind() && !o.shouldSweep() || !o.busy.CompareAndSwap(false, true) { // a kick meanwhile found us busy
 			return
 		}
 	}
@@ -429,18 +429,20 @@ func (d deadIDs) release(m *memory) {
 	}
 }
 
-// shouldSweep says whether a fifth of the numbers in the leaves belongs to keys that are gone.
+// shouldSweep says whether a fifth of the numbers in the leaves belongs to keys
+// that are gone, or a shard waits for the last of them to give its memory back.
 func (o *order) shouldSweep() bool {
-	dead := 0
+	dead, waits := 0, false
 	for i := range o.engine.shards {
 		sh := &o.engine.shards[i]
 		sh.mu.Lock()
 		dead += sh.deadIDs
+		waits = waits || sh.keys == 0 && sh.deadIDs > 0 && sh.nextID > fewIDs
 		sh.mu.Unlock()
 	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return dead > stageTarget && dead > o.total/5
+	return waits || dead > stageTarget && dead > o.total/5
 }
 
 // sweep drops the numbers of dead keys from all leaves, one hold of mu each.

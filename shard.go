@@ -475,7 +475,7 @@ func (sh *shard) unstageLocked(id uint32) {
 	if n := len(sh.staged); n > 0 && sh.staged[n-1] == id {
 		sh.staged = sh.staged[:n-1]
 		sh.freeIDsLocked(id)
-	} else if sh.deadIDs%stageTarget == 0 && sh.deadIDs > sh.keys/4 || sh.keys == 0 && sh.nextID >= stageTarget { // all gone: give memory back
+	} else if sh.deadIDs%stageTarget == 0 && sh.deadIDs > sh.keys/4 || sh.keys == 0 && sh.nextID > fewIDs { // all gone: give memory back
 		sh.behind = true
 	}
 }
