@@ -66,25 +66,23 @@ var lockCases = []testCase{
 			a, b := e.lockers(nil)
 			var inside atomic.Int64
 			var fence int64 // without any other guard than the lock
-			e.parallel(8, func(g int) error {
-				l := a
-				if g%2 == 0 {
-					l = b
+			turn := func(l *kv.Locker) error {
+				k, err := l.Lock(e.ctx, "name")
+				if err != nil {
+					return err
 				}
+				if n := inside.Add(1); n != 1 {
+					err = fmt.Errorf("%d holders at the same time", n)
+				} else if k.Fence() <= fence {
+					err = fmt.Errorf("fence %d after %d", k.Fence(), fence)
+				}
+				fence = k.Fence()
+				inside.Add(-1)
+				return errors.Join(err, k.Unlock(e.ctx))
+			}
+			e.parallel(8, func(g int) error {
 				for range 10 {
-					k, err := l.Lock(e.ctx, "name")
-					if err != nil {
-						return err
-					}
-					if inside.Add(1) != 1 {
-						return errors.New("two holders at the same time")
-					}
-					if k.Fence() <= fence {
-						return fmt.Errorf("fence %d after %d", k.Fence(), fence)
-					}
-					fence = k.Fence()
-					inside.Add(-1)
-					if err := k.Unlock(e.ctx); err != nil {
+					if err := turn([]*kv.Locker{a, b}[g%2]); err != nil {
 						return err
 					}
 				}

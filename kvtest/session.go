@@ -53,9 +53,15 @@ var sessionCases = []testCase{
 			used, err := m.Create(e.ctx, "used")
 			e.NoError(err)
 			born := e.now()
-			for range 2 {
+			keep := func(data string) (string, error) { return data, nil }
+			for i := range 2 {
 				e.wait(2 * e.unit())
-				_, err := m.Get(e.ctx, used)
+				var err error
+				if i == 0 {
+					_, err = m.Get(e.ctx, used)
+				} else {
+					_, err = m.Update(e.ctx, used, keep)
+				}
 				if e.h.Virtual || e.now().Sub(born) < 5*e.unit() {
 					e.NoError(err)
 				}
