@@ -186,7 +186,7 @@ var concurrencyCases = []testCase{
 			e.parallel(5, func(g int) error {
 				if g == 0 {
 					defer stop.Store(true)
-					for n := range 2000 {
+					for n := range 1000 {
 						if err := set(n); err != nil {
 							return err
 						}

@@ -72,9 +72,14 @@ var pageCases = []testCase{
 			e.Empty(e.pages(kv.Range{}, 10))
 			e.setAll(oddKeys)
 			inOrder := slices.Sorted(slices.Values(oddKeys))
+			n := 0
 			for r := range e.oddRanges() {
 				want := inRange(r, inOrder)
-				for _, limit := range []int{1, 3, len(want) + 1} {
+				limits := []int{1, 3, len(want) + 1}
+				if n++; r.From != "" && r.To != "" { // of thousands, one limit each will do
+					limits = limits[n%3 : n%3+1]
+				}
+				for _, limit := range limits {
 					got := keysOfEntries(e.pages(r, limit))
 					if e.h.Unordered {
 						slices.Sort(got)
