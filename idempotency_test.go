@@ -66,8 +66,8 @@ func TestExecuteReplaysByteForByte(t *testing.T) {
 		"zero":         {},
 		"empty":        {Header: map[string][]string{}, Body: []byte{}},
 		"usual":        {Status: 201, Header: map[string][]string{"Content-Type": {"text/plain"}, "Set-Cookie": {"b=2", "a=1", "b=2"}}, Body: []byte("hello")},
-		"odd values":   {Status: math.MinInt64, Header: map[string][]string{"": nil, "Empty": {}, "One": {""}, bytes: {bytes, ""}}, Body: []byte(bytes)},
-		"status alone": {Status: math.MaxInt64},
+		"odd values":   {Status: math.MinInt, Header: map[string][]string{"": nil, "Empty": {}, "One": {""}, bytes: {bytes, ""}}, Body: []byte(bytes)},
+		"status alone": {Status: math.MaxInt},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := newIdem(t, nil)

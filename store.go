@@ -208,6 +208,7 @@ func (s *Store) SetMany(ctx context.Context, entries map[string]string, ttl time
 
 // Put stores an entry with its metadata, which must be JSON or "", and with an
 // absolute deadline. A zero ExpiresAt means no deadline; with one that has passed the key is deleted.
+// In memory one more than some 292 years away counts as that far away.
 func (s *Store) Put(ctx context.Context, e Entry) error {
 	if err := s.checkWrite(e.Key, e.Value, NoExpiry); err != nil {
 		return wrap("put", e.Key, err)
