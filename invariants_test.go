@@ -60,10 +60,11 @@ func (o *order) check() (map[uint32]map[uint32]int, error) {
 		last := ""
 		for j, id := range slices.Concat(s.sorted, s.pending) {
 			total++
-			if seen[id.shard()] == nil {
-				seen[id.shard()] = make(map[uint32]int)
+			sh, number := o.engine.owner(id)
+			if seen[sh.number] == nil {
+				seen[sh.number] = make(map[uint32]int)
 			}
-			seen[id.shard()][id.number()]++
+			seen[sh.number][number]++
 			rec, ok := o.engine.resolve(id)
 			if !ok {
 				continue
@@ -109,7 +110,7 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 		if at, _, found := sh.locateLocked(rec.key(), slotHash(slot)); !found || at != i {
 			problem = fmt.Errorf("key %q at word %d can't be found", rec.key(), i)
 		}
-		if v.ref(id) != slotRef(slot) {
+		if l := v.locator(id); l.ref() != slotRef(slot) || l.shape() != rec.shape() {
 			problem = fmt.Errorf("number %d of key %q points elsewhere", id, rec.key())
 		}
 		if staged[id]+inOrder[id] != 1 {

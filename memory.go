@@ -31,7 +31,10 @@ type memory struct {
 	watchers watchers
 }
 
-var errShardFull = fmt.Errorf("%w: a shard can't address more than 32 GiB; use more shards", ErrTooLarge)
+var (
+	errShardFull   = fmt.Errorf("%w: a shard can't address more than 32 GiB; use more shards", ErrTooLarge)
+	errTooManyKeys = fmt.Errorf("%w: a store can't hold more than %d keys", ErrTooLarge, 1<<keyIDBits)
+)
 
 func newMemory(o Options) *memory {
 	shardBits := bits.Len(uint(shardCount(o.Shards) - 1))
@@ -68,11 +71,16 @@ func (m *memory) hash(key string) keyHash { return keyHash(maphash.String(m.seed
 
 func (m *memory) shard(h keyHash) *shard { return &m.shards[h>>32&keyHash(len(m.shards)-1)] }
 
-func (m *memory) resolve(id keyID) (record, bool) { return m.shards[id.shard()].resolve(id.number()) }
+func (m *memory) resolve(id keyID) (record, bool) {
+	sh, number := m.owner(id)
+	found, ok := sh.resolve(number)
+	return found.record, ok
+}
 
 // alive says whether the key with this number is still there.
 func (m *memory) alive(id keyID) bool {
-	return m.shards[id.shard()].view.Load().ref(id.number()) != 0
+	sh, number := m.owner(id)
+	return sh.view.Load().locator(number) != 0
 }
 
 // Get implements [Engine].

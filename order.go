@@ -13,8 +13,8 @@ import (
 )
 
 // An order keeps all keys in byte order for scans: a B+ tree, whose inner part
-// is a tidwall B-tree of leaves and whose leaves, the leaves, are plain arrays of
-// some thousand key numbers, 8 bytes each.
+// is a tidwall B-tree of leaves and whose leaves are plain arrays of
+// some thousand key numbers, 4 bytes each.
 //
 // Point operations never touch it. A new key's number is staged in its shard; a background goroutine that lives only
 // as long as there is work ("kick") hands staged numbers to their leaves, where
@@ -38,12 +38,18 @@ type order struct {
 	work   sync.WaitGroup // Add is guarded by life
 }
 
-// A keyID is the number of a shard and of a key in it.
-type keyID uint64
+// A keyID is the number of a key in the engine: its number in its shard, and in the lower bits the shard's.
+type keyID uint32
 
-func makeKeyID(shard, id uint32) keyID { return keyID(shard)<<32 | keyID(id) }
-func (k keyID) shard() uint32          { return uint32(k >> 32) }
-func (k keyID) number() uint32         { return uint32(k) }
+// keyIDBits bounds how many keys a store can have.
+const keyIDBits = 32
+
+func (sh *shard) keyID(number uint32) keyID { return keyID(number<<sh.engine.bits | sh.number) }
+
+// owner returns the shard of a key and its number there.
+func (m *memory) owner(k keyID) (sh *shard, number uint32) {
+	return &m.shards[int(k)&(len(m.shards)-1)], uint32(k) >> m.bits
+}
 
 // A leaf holds the numbers of the keys from low up to the next leaf's low. The order's mu guards it.
 type leaf struct {
@@ -184,7 +190,7 @@ func (o *order) handOutShardLocked(sh *shard) {
 		}
 		pivot.low = rec.key()
 		s := o.leafLocked(&pivot)
-		s.pending = append(s.pending, makeKeyID(sh.number, id))
+		s.pending = append(s.pending, sh.keyID(id))
 		s.changes++
 	}
 	o.total += len(staged) - len(dead)
@@ -282,7 +288,7 @@ func (o *order) settleLocked(s *leaf) {
 	}
 	o.total -= len(s.sorted) + len(s.pending) - len(all)
 	o.setLocked(s, all)
-	dead.release(o.engine)
+	dead.release()
 }
 
 // setLocked makes all the keys of s, in several leaves if they are many.
@@ -358,7 +364,7 @@ func (o *order) resolveLocked(numbers []keyID, dead *deadIDs) []keyed {
 		if rec, ok := o.engine.resolve(id); ok {
 			keys = append(keys, keyed{key: rec.key(), id: id})
 		} else {
-			dead.add(id)
+			dead.add(o.engine.owner(id))
 		}
 	}
 	return keys
@@ -414,18 +420,18 @@ func merge(a, b []keyed) []keyed {
 }
 
 // deadIDs collects numbers of keys that are gone, by shard.
-type deadIDs map[uint32][]uint32
+type deadIDs map[*shard][]uint32
 
-func (d *deadIDs) add(id keyID) {
+func (d *deadIDs) add(sh *shard, number uint32) {
 	if *d == nil {
 		*d = make(deadIDs)
 	}
-	(*d)[id.shard()] = append((*d)[id.shard()], id.number())
+	(*d)[sh] = append((*d)[sh], number)
 }
 
-func (d deadIDs) release(m *memory) {
-	for shard, ids := range d {
-		m.shards[shard].release(ids)
+func (d deadIDs) release() {
+	for sh, numbers := range d {
+		sh.release(numbers)
 	}
 }
 
@@ -460,7 +466,7 @@ func (o *order) sweep() {
 		}
 		o.joinLocked(s)
 		o.mu.Unlock()
-		dead.release(o.engine)
+		dead.release()
 		runtime.Gosched()
 	}
 }
@@ -481,7 +487,7 @@ func (o *order) liveLocked(numbers []keyID, dead *deadIDs) []keyID {
 		if o.engine.alive(id) {
 			live = append(live, id)
 		} else {
-			dead.add(id)
+			dead.add(o.engine.owner(id))
 		}
 	}
 	return live

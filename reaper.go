@@ -133,7 +133,7 @@ func (sh *shard) reap() {
 // reapKeyLocked removes the key with this number if it has expired, and else returns its deadline.
 func (sh *shard) reapKeyLocked(id uint32, at *instant) int64 {
 	v := sh.view.Load()
-	rec := v.record(v.ref(id))
+	rec := v.record(v.locator(id).ref())
 	if deadline := rec.deadline(); !at.expired(deadline) {
 		return deadline
 	}

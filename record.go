@@ -124,8 +124,10 @@ func (r record) id() uint32    { return *(*uint32)(r.p) }
 func (r record) shape() uint32 { return *(*uint32)(unsafe.Add(r.p, 4)) }
 
 // deadline returns the deadline, 0 for none.
-func (r record) deadline() int64 {
-	if r.shape()&shapeDeadline == 0 {
+func (r record) deadline() int64 { return r.deadlineIn(r.shape()) }
+
+func (r record) deadlineIn(shape uint32) int64 {
+	if shape&shapeDeadline == 0 {
 		return 0
 	}
 	return atomic.LoadInt64((*int64)(unsafe.Add(r.p, headerBytes)))
@@ -139,8 +141,9 @@ func (r record) setDeadline(d int64) {
 func (r record) hasRoom() bool { return r.shape()&shapeDeadline != 0 }
 
 // key returns the key, which shares the record's memory.
-func (r record) key() string {
-	shape := r.shape()
+func (r record) key() string { return r.keyIn(r.shape()) }
+
+func (r record) keyIn(shape uint32) string {
 	data := unsafe.Add(r.p, dataOffset(shape))
 	if shape&shapeExtended != 0 {
 		k, _, _ := r.lengths(shape)
@@ -172,8 +175,9 @@ func (r record) value() string {
 }
 
 // fields returns the whole contents, which share the record's memory. Those of a counter are text, too.
-func (r record) fields() fields {
-	shape := r.shape()
+func (r record) fields() fields { return r.fieldsIn(r.shape()) }
+
+func (r record) fieldsIn(shape uint32) fields {
 	if shape&shapeCounter != 0 {
 		return fields{key: r.key(), value: r.value(), deadline: r.deadline()}
 	}
@@ -183,9 +187,29 @@ func (r record) fields() fields {
 		key:      substring(data, 0, k),
 		value:    substring(data, k, v),
 		metadata: substring(data, k+v, m),
-		deadline: r.deadline(),
+		deadline: r.deadlineIn(shape),
 	}
 }
+
+// located is a record whose shape is known. If the record is plain, these methods touch nothing of it.
+type located struct {
+	record
+	shape uint32
+}
+
+// isPlain says that the record has neither a deadline nor extended lengths and is no counter.
+func (l located) isPlain() bool { return l.shape&(shapeDeadline|shapeExtended|shapeCounter) == 0 }
+
+// plain returns key and value of a plain record.
+func (l located) plain() (key, value string) {
+	k, v := int(l.shape>>shortKeyShift&(1<<shortKeyBits-1)), int(l.shape>>shortValShift)
+	data := unsafe.Add(l.p, headerBytes)
+	return unsafe.String((*byte)(data), k), substring(data, k, v)
+}
+
+func (l located) key() string     { return l.keyIn(l.shape) }
+func (l located) deadline() int64 { return l.deadlineIn(l.shape) }
+func (l located) fields() fields  { return l.fieldsIn(l.shape) }
 
 // substring returns the n bytes at data+at. An empty one points nowhere: it may
 // lie at the very end of its chunk, where a pointer would keep what comes behind alive.

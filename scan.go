@@ -30,19 +30,17 @@ func (s *Store) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 			yield(Entry{}, wrap("scan", r.Prefix, ErrClosed))
 			return
 		}
-		for e, err := range s.engine.Scan(background(ctx), s.wholeRange(r)) {
+		s.engine.Scan(background(ctx), s.wholeRange(r))(func(e Entry, err error) bool {
 			if s.root.closed.Load() {
 				err = ErrClosed
 			}
 			if err != nil {
 				yield(Entry{}, wrap("scan", r.Prefix, err))
-				return
+				return false
 			}
 			e.Key = s.strip(e.Key)
-			if !yield(e, nil) {
-				return
-			}
-		}
+			return yield(e, nil)
+		})
 	}
 }
 

@@ -44,12 +44,25 @@ type shard struct {
 type view struct {
 	table
 	chunks []unsafe.Pointer // by chunk number; nil for one that was let go
-	ids    []uint32         // by key number: the ref of its record; 0 for a number of no key
+	ids    []locator        // by key number; 0 for a number of no key
 }
 
-func (v *view) ref(id uint32) ref       { return ref(atomic.LoadUint32(&v.ids[id])) }
-func (v *view) setRef(id uint32, r ref) { atomic.StoreUint32(&v.ids[id], uint32(r)) }
-func (v *view) record(r ref) record     { return r.at(v.chunk(r.chunk())) }
+// A locator is the ref of a record, and in its upper half the record's shape: a scan need not go to
+// the record to know how long key and value are.
+type locator uint64
+
+func (l locator) ref() ref      { return ref(uint32(l)) }
+func (l locator) shape() uint32 { return uint32(l >> 32) }
+
+func (v *view) locator(id uint32) locator {
+	return locator(atomic.LoadUint64((*uint64)(&v.ids[id])))
+}
+
+func (v *view) setLocator(id uint32, r ref, shape uint32) {
+	atomic.StoreUint64((*uint64)(&v.ids[id]), uint64(shape)<<32|uint64(r))
+}
+
+func (v *view) record(r ref) record { return r.at(v.chunk(r.chunk())) }
 
 func (v *view) setChunk(c int, p unsafe.Pointer) { atomic.StorePointer(&v.chunks[c], p) }
 
@@ -110,30 +123,30 @@ func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, fou
 }
 
 // resolve returns the current record of the key with this number, without
-// taking the lock; false if the key is gone.
-func (sh *shard) resolve(id uint32) (record, bool) {
+// taking the lock; false if the key is gone. It doesn't touch the record.
+func (sh *shard) resolve(id uint32) (located, bool) {
 	for range lookupTries {
 		seq := sh.seq.Load()
 		if seq&1 != 0 {
 			continue
 		}
 		v := sh.view.Load()
-		r := v.ref(id)
-		if r == 0 {
-			return record{}, false
+		l := v.locator(id)
+		if l == 0 {
+			return located{}, false
 		}
-		base := v.chunk(r.chunk())
+		base := v.chunk(l.ref().chunk())
 		if base != nil && sh.seq.Load() == seq {
-			return r.at(base), true
+			return located{l.ref().at(base), l.shape()}, true
 		}
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	v := sh.view.Load()
-	if r := v.ref(id); r != 0 {
-		return v.record(r), true
+	if l := v.locator(id); l != 0 {
+		return located{v.record(l.ref()), l.shape()}, true
 	}
-	return record{}, false
+	return located{}, false
 }
 
 // locateLocked returns the word of the slot and the record of key.
@@ -307,7 +320,7 @@ func (sh *shard) compactLocked() {
 		r := makeRef(c, offset)
 		rec := r.at(base)
 		offset += rec.size()
-		if sh.view.Load().ref(rec.id()) == r && !sh.moveLocked(r, rec) {
+		if sh.view.Load().locator(rec.id()).ref() == r && !sh.moveLocked(r, rec) {
 			return
 		}
 	}
@@ -316,29 +329,32 @@ func (sh *shard) compactLocked() {
 // moveLocked copies a record to the open chunk.
 func (sh *shard) moveLocked(r ref, rec record) bool {
 	f := rec.fields()
-	to, _, err := sh.appendLocked(rec.id(), &f)
+	to, moved, err := sh.appendLocked(rec.id(), &f)
 	if err != nil {
 		return false // no chunk to be had: stay wasteful
 	}
 	v := sh.view.Load()
 	hash := sh.engine.hash(f.key).slot()
 	v.setWord(v.find(slotOf(hash, r)), slotOf(hash, to))
-	v.setRef(rec.id(), to)
+	v.setLocator(rec.id(), to, moved.shape())
 	sh.buryLocked(r, rec)
 	return true
 }
 
 // insertLocked adds a key that is not in the table.
 func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
+	id, ok := sh.takeIDLocked()
+	if !ok {
+		return record{}, errTooManyKeys
+	}
 	sh.reserveLocked()
-	id := sh.takeIDLocked()
 	r, rec, err := sh.appendLocked(id, f)
 	if err != nil {
 		sh.freeIDs = append(sh.freeIDs, id)
 		return record{}, err
 	}
 	v := sh.view.Load()
-	v.setRef(id, r)
+	v.setLocator(id, r, rec.shape())
 	v.add(slotOf(hash, r))
 	sh.keys++
 	sh.payload += f.payload()
@@ -357,7 +373,7 @@ func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 	v := sh.view.Load()
 	slot := v.word(at)
 	v.setWord(at, slotOf(slotHash(slot), to))
-	v.setRef(id, to)
+	v.setLocator(id, to, rec.shape())
 	sh.payload += f.payload() - old.payload()
 	sh.scheduleLocked(id, was, f.deadline)
 	sh.buryLocked(slotRef(slot), old)
@@ -386,7 +402,7 @@ func (sh *shard) removeLocked(at int, rec record) {
 	v := sh.view.Load()
 	id, r := rec.id(), slotRef(v.word(at))
 	v.remove(at)
-	v.setRef(id, 0)
+	v.setLocator(id, 0, 0)
 	sh.keys--
 	sh.payload -= rec.payload()
 	sh.timers.remove(id) // now: a lock that was released must not stay for its ttl
@@ -423,19 +439,21 @@ func (sh *shard) rehashLocked(buckets int) {
 	})
 }
 
-// takeIDLocked returns the number of a new key.
-func (sh *shard) takeIDLocked() uint32 {
-	id := sh.nextID
+// takeIDLocked returns the number of a new key, false if a shard can't have more.
+func (sh *shard) takeIDLocked() (id uint32, ok bool) {
 	if n := len(sh.freeIDs); n > 0 {
 		id = sh.freeIDs[n-1]
 		sh.freeIDs = sh.freeIDs[:n-1]
-	} else {
-		sh.nextID++
+		return id, true
 	}
+	if id = sh.nextID; uint64(id) >= 1<<(keyIDBits-sh.engine.bits) {
+		return 0, false
+	}
+	sh.nextID++
 	if int(id) >= len(sh.view.Load().ids) {
 		sh.changeViewLocked(func(v *view) { v.ids = grown(v.ids, int(id)+1) })
 	}
-	return id
+	return id, true
 }
 
 // fewIDs is how many numbers a shard keeps room for when its last key goes: the
@@ -486,7 +504,7 @@ func (sh *shard) pruneLocked() {
 	kept := sh.staged[:0]
 	var dead []uint32
 	for _, id := range sh.staged {
-		if v.ref(id) != 0 {
+		if v.locator(id) != 0 {
 			kept = append(kept, id)
 		} else {
 			dead = append(dead, id)

@@ -388,7 +388,12 @@ func (s *Store) whole(key string) string {
 }
 
 // strip returns a whole key as the user of s sees it.
-func (s *Store) strip(whole string) string { return strings.TrimPrefix(whole, s.prefix) }
+func (s *Store) strip(whole string) string {
+	if s.prefix == "" {
+		return whole
+	}
+	return strings.TrimPrefix(whole, s.prefix)
+}
 
 // check returns what is wrong with a call on key, nil if nothing.
 func (s *Store) check(key string) error {

@@ -19,17 +19,20 @@ type walker struct {
 	started bool // at is the last key that was collected
 	at      string
 
+	pivot     leaf   // what leafLocked looks for; here to save its memory
 	unsettled *leaf  // must be sorted before the walk can go on
 	hint      *leaf  // where the last batch ended: at place hintNext of its sorted,
 	hintAt    uint64 // unless hint.changes differs from this
 	hintNext  int
 
-	first [firstBatch]record // memory of the first batches
+	room [secondBatch]located // memory of the first batches
 }
 
+// A scan fetches few records at first, in case that few are wanted, then a page's worth, then many.
 const (
-	firstBatch = 64
-	largeBatch = 512
+	firstBatch  = 16
+	secondBatch = 96
+	largeBatch  = 512
 )
 
 func newWalker(m *memory, r Range) *walker {
@@ -55,7 +58,7 @@ func prefixEnd(prefix string) string {
 func (w *walker) startAfter(key string) { w.started, w.at = true, key }
 
 // next appends the next records to batch, up to its capacity. The walk is over when it returns none.
-func (w *walker) next(batch []record) []record {
+func (w *walker) next(batch []located) []located {
 	o := &w.engine.order
 	o.handOut()
 	for !w.done && len(batch) == 0 {
@@ -71,7 +74,7 @@ func (w *walker) next(batch []record) []record {
 
 // collectLocked appends records until batch is full, the walk is done, or it
 // comes to a leaf that must be settled first, which is then w.unsettled.
-func (w *walker) collectLocked(batch []record) []record {
+func (w *walker) collectLocked(batch []located) []located {
 	s, i := w.placeLocked()
 	for w.unsettled = nil; ; {
 		if len(s.pending) > 0 {
@@ -114,7 +117,7 @@ func (w *walker) placeLocked() (*leaf, int) {
 	if w.started && w.at >= key {
 		key = w.at
 	}
-	s := w.engine.order.leafLocked(&leaf{low: key})
+	s := w.leafLocked(key)
 	return s, w.engine.search(s, key, w.started && w.at == key)
 }
 
@@ -129,7 +132,13 @@ func (w *walker) lastLocked() (*leaf, string) {
 		s, _ := o.tree.Max()
 		return s, ""
 	}
-	return o.leafLocked(&leaf{low: key}), key
+	return w.leafLocked(key), key
+}
+
+// leafLocked returns the leaf that key belongs to.
+func (w *walker) leafLocked(key string) *leaf {
+	w.pivot.low = key
+	return w.engine.order.leafLocked(&w.pivot)
 }
 
 func (w *walker) neighbourLocked(s *leaf) *leaf {
@@ -147,23 +156,49 @@ func (w *walker) neighbourLocked(s *leaf) *leaf {
 }
 
 // collectLeaf appends the records from place i of a leaf on, and returns the
-// place behind the last. Its loop looks at no record, so that the processor
-// fetches many at a time; only the last one is held against the walk's bound.
-func (w *walker) collectLeaf(s *leaf, i int, batch []record) ([]record, int) {
+// place behind the last. Its loop looks at no record, so that the processor goes
+// through it with many loads under way; only the last one is held against the walk's bound.
+func (w *walker) collectLeaf(s *leaf, i int, batch []located) ([]located, int) {
 	step, from := 1, len(batch)
 	if w.reverse {
 		step = -1
 	}
+	w.engine.prefetch(s.sorted, i, step, cap(batch)-from)
 	for ; i >= 0 && i < len(s.sorted) && len(batch) < cap(batch); i += step {
-		if rec, ok := w.engine.resolve(s.sorted[i]); ok {
+		sh, number := w.engine.owner(s.sorted[i])
+		if rec, ok := sh.resolve(number); ok {
 			batch = append(batch, rec)
 		}
 	}
-	fetch(batch[from:])
 	for len(batch) > from && w.outside(batch[len(batch)-1].key()) {
 		batch, w.done = batch[:len(batch)-1], true
 	}
 	return batch, i
+}
+
+// prefetched keeps the loads of prefetch from being optimized away.
+var prefetched atomic.Uint64
+
+// prefetch brings the locators of n numbers into the cache. It does so little for each that the processor
+// has many loads under way, where resolving one after the other would wait for most.
+func (m *memory) prefetch(numbers []keyID, i, step, n int) {
+	var sum uint64
+	var at [64]*locator
+	for n > 0 && i >= 0 && i < len(numbers) {
+		found := at[:0]
+		for ; n > 0 && i >= 0 && i < len(numbers) && len(found) < len(at); i, n = i+step, n-1 {
+			sh, number := m.owner(numbers[i])
+			if ids := sh.view.Load().ids; int(number) < len(ids) {
+				found = append(found, &ids[number])
+			}
+		}
+		for _, p := range found {
+			sum |= atomic.LoadUint64((*uint64)(p))
+		}
+	}
+	if sum == 1 {
+		prefetched.Store(sum)
+	}
 }
 
 // outside says whether key lies behind the end of the walk.
@@ -172,20 +207,6 @@ func (w *walker) outside(key string) bool {
 		return key < w.low
 	}
 	return w.high != "" && key >= w.high
-}
-
-// fetched keeps the loads of fetch from being optimized away.
-var fetched atomic.Uint32
-
-// fetch brings the headers of records into the cache, many at a time, where one after the other would wait for each.
-func fetch(batch []record) {
-	var sum uint32
-	for _, rec := range batch {
-		sum += rec.shape()
-	}
-	if sum == 1 {
-		fetched.Store(sum)
-	}
 }
 
 // settle sorts a leaf if it has pending keys.
@@ -223,23 +244,34 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		w := newWalker(m, r)
 		step := m.clock.step()
-		batch := w.first[:0]
+		ends := ctx.Done() != nil
+		batch := w.room[:0:firstBatch]
 		for n := 1; ; n++ {
 			if batch = w.next(batch[:0]); len(batch) == 0 {
 				break
 			}
 			for _, rec := range batch {
-				if err := ctx.Err(); err != nil {
-					yield(Entry{}, err)
+				if ends && ctx.Err() != nil {
+					yield(Entry{}, ctx.Err())
 					return
 				}
-				e, live := m.scanned(rec, r.KeysOnly, step)
+				e, live := Entry{}, true
+				if rec.isPlain() { // the common case, in line: it is what long scans cost
+					if e.Key, e.Value = rec.plain(); r.KeysOnly {
+						e.Value = ""
+					}
+				} else {
+					e, live = m.scanned(rec, r.KeysOnly, step)
+				}
 				if live && !yield(e, nil) {
 					return
 				}
 			}
-			if n == 2 { // it is a long one
-				batch = make([]record, 0, largeBatch)
+			switch n {
+			case 1:
+				batch = w.room[:0]
+			case 2:
+				batch = make([]located, 0, largeBatch)
 			}
 		}
 		if err := ctx.Err(); err != nil {
@@ -250,14 +282,14 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 
 // scanned returns the entry of a record that a walker found, false if it has
 // expired meanwhile. Its deadline may have been moved since; so it is looked up again then.
-func (m *memory) scanned(rec record, keyOnly bool, step time.Duration) (Entry, bool) {
+func (m *memory) scanned(rec located, keyOnly bool, step time.Duration) (Entry, bool) {
 	deadline := rec.deadline()
 	if m.clock.expired(deadline) {
-		var live bool
-		if rec, live = m.settled(rec.key()); !live {
+		now, live := m.settled(rec.key())
+		if !live {
 			return Entry{}, false
 		}
-		deadline = rec.deadline()
+		rec, deadline = located{now, now.shape()}, now.deadline()
 	}
 	if keyOnly {
 		return Entry{Key: rec.key(), ExpiresAt: m.clock.wall(deadline, step)}, true
@@ -277,7 +309,7 @@ func (m *memory) Page(ctx context.Context, r Range, cursor string, limit int) ([
 	}
 	step := m.clock.step()
 	var entries []Entry
-	batch := make([]record, 0, min(limit+1, largeBatch))
+	batch := make([]located, 0, min(limit+1, largeBatch))
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, "", err
