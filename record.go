@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"math"
 	"math/bits"
 	"strconv"
 	"sync/atomic"
@@ -8,11 +9,11 @@ import (
 )
 
 // A record is one version of a key: header, key, value and metadata, written
-// once into a chunk and never changed afterwards, except for the deadline. That
+// once into a chunk and never changed afterwards, except for deadline and number. That
 // is what makes it safe to hand out strings that point into it, and to read it
 // without a lock.
 //
-//	offset 0   uint32   the key's number in its shard
+//	offset 0   uint32   the key's number in its shard, noNumber if the record is dead
 //	       4   uint32   shape: bit 0 there is a deadline, bit 1 extended lengths,
 //	                    bit 2 a counter, bits 3-12 length of the key, bits 13-31 length of the value
 //	       8   int64    deadline, 0 for none; only with bit 0; atomic
@@ -120,7 +121,15 @@ func (r record) write(id uint32, f *fields) {
 	copy(data[n:], f.metadata)
 }
 
-func (r record) id() uint32    { return *(*uint32)(r.p) }
+// noNumber is what a dead record has for a number.
+const noNumber = math.MaxUint32
+
+// id returns the key's number, or noNumber. Its shard's mu is held.
+func (r record) id() uint32 { return *(*uint32)(r.p) }
+
+// die says that nothing points to r any more. Its shard's mu is held.
+func (r record) die() { *(*uint32)(r.p) = noNumber }
+
 func (r record) shape() uint32 { return *(*uint32)(unsafe.Add(r.p, 4)) }
 
 // deadline returns the deadline, 0 for none.
@@ -190,6 +199,17 @@ func (r record) fieldsIn(shape uint32) fields {
 		deadline: r.deadlineIn(shape),
 	}
 }
+
+// prefetchBehind brings the memory closer into which a record of n bytes, like this one, will be written next.
+func (r record) prefetchBehind(n int) {
+	if n <= 4*cacheLine {
+		for end := n; end < 2*n+cacheLine; end += cacheLine {
+			prefetch(uintptr(r.p) + uintptr(end))
+		}
+	}
+}
+
+const cacheLine = 64
 
 // located is a record whose shape is known. If the record is plain, these methods touch nothing of it.
 type located struct {

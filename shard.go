@@ -58,6 +58,8 @@ func (v *view) locator(id uint32) locator {
 	return locator(atomic.LoadUint64((*uint64)(&v.ids[id])))
 }
 
+func (v *view) prefetchLocator(id uint32) { prefetch(uintptr(unsafe.Pointer(&v.ids[id]))) }
+
 func (v *view) setLocator(id uint32, r ref, shape uint32) {
 	atomic.StoreUint64((*uint64)(&v.ids[id]), uint64(shape)<<32|uint64(r))
 }
@@ -237,6 +239,7 @@ func (sh *shard) appendLocked(id uint32, f *fields) (ref, record, error) {
 	r := makeRef(chunk, offset)
 	rec := r.at(sh.view.Load().chunk(chunk))
 	rec.write(id, f)
+	rec.prefetchBehind(n)
 	return r, rec, nil
 }
 
@@ -293,6 +296,7 @@ func (sh *shard) dropChunkLocked(c int) {
 
 // buryLocked counts the record at r, to which nothing points any more, as dead.
 func (sh *shard) buryLocked(r ref, rec record) {
+	rec.die()
 	n := rec.size()
 	c := r.chunk()
 	state := &sh.arena.chunks[c]
@@ -316,28 +320,53 @@ func (sh *shard) compactLocked() {
 	}
 	base := sh.view.Load().chunk(c)
 	used := sh.arena.chunks[c].used
+	var moves [moveBatch]move
 	for offset := 0; offset < used; {
-		r := makeRef(c, offset)
-		rec := r.at(base)
-		offset += rec.size()
-		if sh.view.Load().locator(rec.id()).ref() == r && !sh.moveLocked(r, rec) {
-			return
+		found := moves[:0]
+		for offset < used && len(found) < len(moves) {
+			r := makeRef(c, offset)
+			rec := r.at(base)
+			offset += rec.size()
+			if rec.id() != noNumber {
+				found = append(found, sh.prepareLocked(r, rec))
+			}
+		}
+		for i := range found {
+			if !sh.moveLocked(&found[i]) {
+				return
+			}
 		}
 	}
 }
 
-// moveLocked copies a record to the open chunk.
-func (sh *shard) moveLocked(r ref, rec record) bool {
-	f := rec.fields()
-	to, moved, err := sh.appendLocked(rec.id(), &f)
+// A move is a record that compaction copies to the open chunk. Several are prepared before the
+// first is made, so that their places in the table and in ids are on their way into the cache meanwhile.
+type move struct {
+	ref  ref
+	rec  record
+	hash uint32
+}
+
+const moveBatch = 16
+
+func (sh *shard) prepareLocked(r ref, rec record) move {
+	v := sh.view.Load()
+	hash := sh.engine.hash(rec.key()).slot()
+	v.prefetchHome(hash)
+	v.prefetchLocator(rec.id())
+	return move{r, rec, hash}
+}
+
+func (sh *shard) moveLocked(m *move) bool {
+	f, id := m.rec.fields(), m.rec.id()
+	to, moved, err := sh.appendLocked(id, &f)
 	if err != nil {
 		return false // no chunk to be had: stay wasteful
 	}
 	v := sh.view.Load()
-	hash := sh.engine.hash(f.key).slot()
-	v.setWord(v.find(slotOf(hash, r)), slotOf(hash, to))
-	v.setLocator(rec.id(), to, moved.shape())
-	sh.buryLocked(r, rec)
+	v.setWord(v.find(slotOf(m.hash, m.ref)), slotOf(m.hash, to))
+	v.setLocator(id, to, moved.shape())
+	sh.buryLocked(m.ref, m.rec)
 	return true
 }
 
@@ -366,11 +395,13 @@ func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
 // replaceLocked gives the key at a new record.
 func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 	id, was := old.id(), old.deadline()
+	v := sh.view.Load()
+	v.prefetchLocator(id)
 	to, rec, err := sh.appendLocked(id, f)
 	if err != nil {
 		return record{}, err
 	}
-	v := sh.view.Load()
+	v = sh.view.Load() // appendLocked may have changed it
 	slot := v.word(at)
 	v.setWord(at, slotOf(slotHash(slot), to))
 	v.setLocator(id, to, rec.shape())
@@ -446,7 +477,7 @@ func (sh *shard) takeIDLocked() (id uint32, ok bool) {
 		sh.freeIDs = sh.freeIDs[:n-1]
 		return id, true
 	}
-	if id = sh.nextID; uint64(id) >= 1<<(keyIDBits-sh.engine.bits) {
+	if id = sh.nextID; uint64(id) >= 1<<(keyIDBits-sh.engine.bits)-1 { // the last one would be noNumber in some
 		return 0, false
 	}
 	sh.nextID++

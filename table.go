@@ -3,6 +3,7 @@ package kv
 import (
 	"math/bits"
 	"sync/atomic"
+	"unsafe"
 )
 
 // A table finds records by the hash of their key. It consists of buckets of one
@@ -56,6 +57,9 @@ func (t table) buckets() int { return len(t.words) / bucketWords }
 func (t table) home(hash uint32) int {
 	return int(uint64(hash)*uint64(t.buckets())>>32) * bucketWords
 }
+
+// prefetchHome brings the bucket closer at which the search for a hash begins.
+func (t table) prefetchHome(hash uint32) { prefetch(uintptr(unsafe.Pointer(&t.words[t.home(hash)]))) }
 
 // next returns the bucket behind b.
 func (t table) next(b int) int {
