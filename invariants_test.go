@@ -100,7 +100,7 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 	}
 	keys, payload, live, ids := 0, 0, 0, make(map[uint32]bool)
 	var problem error
-	v.each(func(i int, slot uint64) {
+	v.each(func(i slotAt, slot uint64) {
 		rec := v.record(slotRef(slot))
 		id := rec.id()
 		keys++

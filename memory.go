@@ -85,6 +85,18 @@ func (m *memory) alive(id keyID) bool {
 
 // Get implements [Engine].
 func (m *memory) Get(_ context.Context, key string) (string, error) {
+	h := m.hash(key)
+	sh := m.shard(h)
+	rec, got := sh.tryLookup(key, h.slot(), sh.seq.Load())
+	if got == lookupFound && rec.isShort() && m.clock.far(rec.deadline()) {
+		_, value := rec.short()
+		return value, nil
+	}
+	return m.getSlowly(key)
+}
+
+// getSlowly is Get where something is unusual.
+func (m *memory) getSlowly(key string) (string, error) {
 	rec, live := m.find(key)
 	if !live {
 		return "", ErrNotFound
@@ -97,11 +109,11 @@ func (m *memory) find(key string) (record, bool) {
 	h := m.hash(key)
 	rec, found := m.shard(h).lookup(key, h.slot())
 	if !found {
-		return rec, false
+		return record{}, false
 	}
 	deadline := rec.deadline()
 	if !rec.isCounter() && (m.clock.far(deadline) || deadline > m.clock.now()) {
-		return rec, true
+		return rec.record, true
 	}
 	return m.settled(key)
 }
@@ -194,7 +206,7 @@ type writing struct {
 	instant
 	key  string
 	hash uint32
-	at   int // the key's slot, if it is live
+	at   slotAt // the key's, if it is live
 	rec  record
 	live bool
 }

@@ -144,7 +144,7 @@ func (sh *shard) reapKeyLocked(id uint32, at *instant) int64 {
 }
 
 // expireLocked removes the key at slot, whose deadline has passed.
-func (sh *shard) expireLocked(slot int, rec record) {
+func (sh *shard) expireLocked(slot slotAt, rec record) {
 	sh.expired++
 	sh.removeLocked(slot, rec)
 	sh.engine.watchers.emit(EventExpire, rec, &sh.engine.clock)

@@ -220,10 +220,13 @@ type located struct {
 // isPlain says that the record has neither a deadline nor extended lengths and is no counter.
 func (l located) isPlain() bool { return l.shape&(shapeDeadline|shapeExtended|shapeCounter) == 0 }
 
-// plain returns key and value of a plain record.
-func (l located) plain() (key, value string) {
+// isShort says that the record has no extended lengths and is no counter.
+func (l located) isShort() bool { return l.shape&(shapeExtended|shapeCounter) == 0 }
+
+// short returns key and value of a short record, and touches nothing of it.
+func (l located) short() (key, value string) {
 	k, v := int(l.shape>>shortKeyShift&(1<<shortKeyBits-1)), int(l.shape>>shortValShift)
-	data := unsafe.Add(l.p, headerBytes)
+	data := unsafe.Add(l.p, headerBytes+l.shape&shapeDeadline*deadlineBytes)
 	return unsafe.String((*byte)(data), k), substring(data, k, v)
 }
 

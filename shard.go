@@ -80,46 +80,60 @@ func (v *view) chunk(c int) unsafe.Pointer {
 // lookupTries is how often a reader starts again before it takes the lock.
 const lookupTries = 64
 
-// lookup returns the record of key without taking the lock. This is the hot path of Get.
-func (sh *shard) lookup(key string, hash uint32) (rec record, found bool) {
+// lookup returns the record of key without taking the lock.
+func (sh *shard) lookup(key string, hash uint32) (rec located, found bool) {
 	for range lookupTries {
-		seq := sh.seq.Load()
-		if seq&1 != 0 {
-			continue
-		}
-		rec, found, ok := sh.tryLookup(key, hash, seq)
-		if ok {
-			return rec, found
+		switch rec, got := sh.tryLookup(key, hash, sh.seq.Load()); got {
+		case lookupFound:
+			return rec, true
+		case lookupAbsent:
+			return rec, false
 		}
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	_, rec, found = sh.locateLocked(key, hash)
-	return rec, found
+	_, r, found := sh.locateLocked(key, hash)
+	if !found {
+		return located{}, false
+	}
+	return located{r, r.shape()}, true
 }
 
-// tryLookup is one try of lookup; ok is false if seq changed meanwhile.
-func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (rec record, found, ok bool) {
+type lookupResult int
+
+const (
+	lookupChanged lookupResult = iota // seq was odd, or it is another one by now
+	lookupFound
+	lookupAbsent
+)
+
+// tryLookup is one try of lookup, at seq. This is the hot path of Get.
+func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (located, lookupResult) {
 	v := sh.view.Load()
 	tag, home := tagOf(hash), v.home(hash)
-	for b := home; ; {
-		tags := v.word(b)
+	for i := home; ; {
+		b := &v.buckets[i]
+		tags := b.tags()
 		for m := matches(tags, tag); m != 0; m &= m - 1 {
-			slot := v.word(b + place(m))
+			slot := b.slot(place(m))
 			if slotHash(slot) != hash {
 				continue
 			}
 			r := slotRef(slot)
 			base := v.chunk(r.chunk())
-			if base == nil || sh.seq.Load() != seq { // before base is followed: it may be another chunk by now
-				return record{}, false, false
+			if base == nil || sh.seq.Load() != seq || seq&1 != 0 { // before base is followed: it may be another chunk by now
+				return located{}, lookupChanged
 			}
-			if rec := r.at(base); rec.key() == key {
-				return rec, true, true
+			rec := r.at(base)
+			if shape := rec.shape(); rec.keyIn(shape) == key {
+				return located{rec, shape}, lookupFound
 			}
 		}
-		if b = v.next(b); byte(tags) == 0 || b == home {
-			return record{}, false, sh.seq.Load() == seq
+		if i = v.next(i); byte(tags) == 0 || i == home {
+			if sh.seq.Load() != seq || seq&1 != 0 {
+				return located{}, lookupChanged
+			}
+			return located{}, lookupAbsent
 		}
 	}
 }
@@ -151,23 +165,22 @@ func (sh *shard) resolve(id uint32) (located, bool) {
 	return located{}, false
 }
 
-// locateLocked returns the word of the slot and the record of key.
-func (sh *shard) locateLocked(key string, hash uint32) (at int, rec record, found bool) {
+// locateLocked returns the slot and the record of key.
+func (sh *shard) locateLocked(key string, hash uint32) (slotAt, record, bool) {
 	v := sh.view.Load()
 	home := v.home(hash)
-	for b := home; ; {
-		tags := v.word(b)
-		for m := matches(tags, tagOf(hash)); m != 0; m &= m - 1 {
-			i := b + place(m)
-			slot := v.word(i)
+	for i := home; ; {
+		b := &v.buckets[i]
+		for m := matches(b[0], tagOf(hash)); m != 0; m &= m - 1 {
+			slot := b[place(m)]
 			if slotHash(slot) != hash {
 				continue
 			}
 			if rec := v.record(slotRef(slot)); rec.key() == key {
-				return i, rec, true
+				return at(i, place(m)), rec, true
 			}
 		}
-		if b = v.next(b); byte(tags) == 0 || b == home {
+		if i = v.next(i); byte(b[0]) == 0 || i == home {
 			return 0, record{}, false
 		}
 	}
@@ -364,7 +377,7 @@ func (sh *shard) moveLocked(m *move) bool {
 		return false // no chunk to be had: stay wasteful
 	}
 	v := sh.view.Load()
-	v.setWord(v.find(slotOf(m.hash, m.ref)), slotOf(m.hash, to))
+	v.setSlot(v.find(slotOf(m.hash, m.ref)), slotOf(m.hash, to))
 	v.setLocator(id, to, moved.shape())
 	sh.buryLocked(m.ref, m.rec)
 	return true
@@ -393,7 +406,7 @@ func (sh *shard) insertLocked(hash uint32, f *fields) (record, error) {
 }
 
 // replaceLocked gives the key at a new record.
-func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
+func (sh *shard) replaceLocked(at slotAt, old record, f *fields) (record, error) {
 	id, was := old.id(), old.deadline()
 	v := sh.view.Load()
 	v.prefetchLocator(id)
@@ -402,8 +415,8 @@ func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 		return record{}, err
 	}
 	v = sh.view.Load() // appendLocked may have changed it
-	slot := v.word(at)
-	v.setWord(at, slotOf(slotHash(slot), to))
+	slot := v.slot(at)
+	v.setSlot(at, slotOf(slotHash(slot), to))
 	v.setLocator(id, to, rec.shape())
 	sh.payload += f.payload() - old.payload()
 	sh.scheduleLocked(id, was, f.deadline)
@@ -413,7 +426,7 @@ func (sh *shard) replaceLocked(at int, old record, f *fields) (record, error) {
 }
 
 // setDeadlineLocked changes the deadline of the key at, in place if its record has room for one.
-func (sh *shard) setDeadlineLocked(at int, rec record, deadline int64) (record, error) {
+func (sh *shard) setDeadlineLocked(at slotAt, rec record, deadline int64) (record, error) {
 	was := rec.deadline()
 	if was == deadline {
 		return rec, nil
@@ -429,9 +442,9 @@ func (sh *shard) setDeadlineLocked(at int, rec record, deadline int64) (record, 
 }
 
 // removeLocked removes the key at slot.
-func (sh *shard) removeLocked(at int, rec record) {
+func (sh *shard) removeLocked(at slotAt, rec record) {
 	v := sh.view.Load()
-	id, r := rec.id(), slotRef(v.word(at))
+	id, r := rec.id(), slotRef(v.slot(at))
 	v.remove(at)
 	v.setLocator(id, 0, 0)
 	sh.keys--
@@ -446,14 +459,14 @@ func (sh *shard) removeLocked(at int, rec record) {
 // reserveLocked makes room for one more key in the table.
 func (sh *shard) reserveLocked() {
 	if t := sh.view.Load().table; t.full(sh.keys) {
-		n := t.buckets()
+		n := len(t.buckets)
 		sh.rehashLocked(n + n/6 + 1) // growing by a sixth keeps tables 6/7 full and more
 	}
 }
 
 // shrinkLocked gives back what a table that was once fuller holds.
 func (sh *shard) shrinkLocked() {
-	if n := sh.view.Load().buckets(); n > 1 && sh.keys < n*fullLoad/4 {
+	if n := len(sh.view.Load().buckets); n > 1 && sh.keys < n*fullLoad/4 {
 		sh.rehashLocked(sh.keys*2/fullLoad + 1)
 	}
 	if sh.keys == 0 && sh.arena.open != 0 && sh.arena.chunks[sh.arena.open].size > firstChunk {
@@ -466,7 +479,7 @@ func (sh *shard) rehashLocked(buckets int) {
 	sh.changeViewLocked(func(v *view) {
 		old := v.table
 		v.table = makeTable(buckets)
-		old.each(func(_ int, slot uint64) { v.add(slot) })
+		old.each(func(_ slotAt, slot uint64) { v.add(slot) })
 	})
 }
 

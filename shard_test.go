@@ -17,17 +17,16 @@ func TestReaderStartsAgain(t *testing.T) {
 	sh := &m.shards[0]
 	for _, key := range []string{"here", "missing"} {
 		seq := sh.seq.Load()
-		_, found, ok := sh.tryLookup(key, m.hash(key).slot(), seq)
-		require.True(t, ok)
-		require.Equal(t, key == "here", found)
+		_, got := sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.Equal(t, map[string]lookupResult{"here": lookupFound, "missing": lookupAbsent}[key], got)
 
 		sh.mu.Lock()
 		sh.beginLocked()
-		_, _, ok = sh.tryLookup(key, m.hash(key).slot(), seq)
-		require.False(t, ok, "%s while a writer is at work", key)
+		_, got = sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.Equal(t, lookupChanged, got, "%s while a writer is at work", key)
 		sh.endLocked()
-		_, _, ok = sh.tryLookup(key, m.hash(key).slot(), seq)
-		require.False(t, ok, "%s after a writer was at work", key)
+		_, got = sh.tryLookup(key, m.hash(key).slot(), seq)
+		require.Equal(t, lookupChanged, got, "%s after a writer was at work", key)
 		sh.mu.Unlock()
 	}
 }

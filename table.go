@@ -19,7 +19,10 @@ import (
 //
 // Words are read and written atomically: readers hold no lock. A key never
 // moves within a table, so adding, replacing and removing one can't hide another from a reader.
-type table struct{ words []uint64 }
+type table struct{ buckets []bucket }
+
+// A bucket is the tags, then the slots.
+type bucket [bucketWords]uint64
 
 const (
 	bucketWords = 8
@@ -29,7 +32,7 @@ const (
 	tagHighs    = 0x8080808080808000
 )
 
-func makeTable(buckets int) table { return table{make([]uint64, buckets*bucketWords)} }
+func makeTable(buckets int) table { return table{make([]bucket, buckets)} }
 
 func slotOf(hash uint32, r ref) uint64 { return uint64(hash)<<32 | uint64(r) }
 func slotHash(slot uint64) uint32      { return uint32(slot >> 32) }
@@ -47,81 +50,93 @@ func matches(tags, tag uint64) uint64 {
 // place returns the number of the slot, 1 to 7, that the lowest bit of matches stands for.
 func place(matches uint64) int { return bits.TrailingZeros64(matches) >> 3 }
 
-func (t table) word(i int) uint64       { return atomic.LoadUint64(&t.words[i]) }
-func (t table) setWord(i int, w uint64) { atomic.StoreUint64(&t.words[i], w) }
+func (b *bucket) tags() uint64            { return atomic.LoadUint64(&b[0]) }
+func (b *bucket) slot(place int) uint64   { return atomic.LoadUint64(&b[place&(bucketWords-1)]) }
+func (b *bucket) set(place int, w uint64) { atomic.StoreUint64(&b[place&(bucketWords-1)], w) }
 
-func (t table) buckets() int { return len(t.words) / bucketWords }
+// A slotAt is a place in a table: the number of the bucket, and in the lower 3 bits that of the slot.
+type slotAt int
 
-// home returns the first word of the bucket at which the search for a hash begins. It grows with the
+func at(bucket, place int) slotAt { return slotAt(bucket*bucketWords + place) }
+
+func (a slotAt) bucket() int { return int(a) / bucketWords }
+func (a slotAt) place() int  { return int(a) % bucketWords }
+
+func (t table) slot(a slotAt) uint64          { return t.buckets[a.bucket()].slot(a.place()) }
+func (t table) setSlot(a slotAt, slot uint64) { t.buckets[a.bucket()].set(a.place(), slot) }
+
+// home returns the number of the bucket at which the search for a hash begins. It grows with the
 // hash, so that rehashing walks memory from front to back.
 func (t table) home(hash uint32) int {
-	return int(uint64(hash)*uint64(t.buckets())>>32) * bucketWords
+	return int(uint64(hash) * uint64(len(t.buckets)) >> 32)
 }
 
 // prefetchHome brings the bucket closer at which the search for a hash begins.
-func (t table) prefetchHome(hash uint32) { prefetch(uintptr(unsafe.Pointer(&t.words[t.home(hash)]))) }
+func (t table) prefetchHome(hash uint32) {
+	prefetch(uintptr(unsafe.Pointer(&t.buckets[t.home(hash)])))
+}
 
-// next returns the bucket behind b.
-func (t table) next(b int) int {
-	if b += bucketWords; b == len(t.words) {
+// next returns the number of the bucket behind i.
+func (t table) next(i int) int {
+	if i++; i == len(t.buckets) {
 		return 0
 	}
-	return b
+	return i
 }
 
 // full says whether a table with this many keys should grow before the next.
-func (t table) full(keys int) bool { return keys >= t.buckets()*fullLoad }
+func (t table) full(keys int) bool { return keys >= len(t.buckets)*fullLoad }
 
 // The methods below write: the shard's mu is held.
 
 // add puts a slot into the first bucket with room. There must be one.
 func (t table) add(slot uint64) {
 	hash := slotHash(slot)
-	b := t.home(hash)
-	for {
-		tags := t.words[b]
+	for i := t.home(hash); ; i = t.next(i) {
+		b := &t.buckets[i]
+		tags := b[0]
 		if empty := ^tags & tagHighs; empty != 0 {
-			i := place(empty)
-			t.setWord(b+i, slot) // before its tag
-			t.setWord(b, tags|tagOf(hash)<<(8*i))
+			p := place(empty)
+			b.set(p, slot) // before its tag
+			b.set(0, tags|tagOf(hash)<<(8*p))
 			return
 		}
 		if byte(tags) < 255 {
-			t.setWord(b, tags+1)
-		}
-		b = t.next(b)
-	}
-}
-
-// remove empties the slot at word i.
-func (t table) remove(i int) {
-	home := t.home(slotHash(t.words[i]))
-	b := i &^ (bucketWords - 1)
-	t.setWord(b, t.words[b]&^(0xff<<(8*(i-b))))
-	for passed := home; passed != b; passed = t.next(passed) {
-		if byte(t.words[passed]) < 255 {
-			t.setWord(passed, t.words[passed]-1)
+			b.set(0, tags+1)
 		}
 	}
 }
 
-// each calls f with every slot and its word.
-func (t table) each(f func(i int, slot uint64)) {
-	for b := 0; b < len(t.words); b += bucketWords {
-		for used := t.words[b] & tagHighs; used != 0; used &= used - 1 {
-			i := b + place(used)
-			f(i, t.words[i])
+// remove empties a slot.
+func (t table) remove(a slotAt) {
+	b := &t.buckets[a.bucket()]
+	home := t.home(slotHash(b[a.place()]))
+	b.set(0, b[0]&^(0xff<<(8*a.place())))
+	for i := home; i != a.bucket(); i = t.next(i) {
+		if passed := &t.buckets[i]; byte(passed[0]) < 255 {
+			passed.set(0, passed[0]-1)
 		}
 	}
 }
 
-// find returns the word of a slot that is in the table.
-func (t table) find(slot uint64) int {
+// each calls f with every slot and its place.
+func (t table) each(f func(a slotAt, slot uint64)) {
+	for i := range t.buckets {
+		b := &t.buckets[i]
+		for used := b[0] & tagHighs; used != 0; used &= used - 1 {
+			f(at(i, place(used)), b[place(used)])
+		}
+	}
+}
+
+// find returns the place of a slot that is in the table.
+func (t table) find(slot uint64) slotAt {
 	hash := slotHash(slot)
-	for b := t.home(hash); ; b = t.next(b) {
-		for m := matches(t.words[b], tagOf(hash)); m != 0; m &= m - 1 {
-			if i := b + place(m); t.words[i] == slot {
-				return i
+	for i := t.home(hash); ; i = t.next(i) {
+		b := &t.buckets[i]
+		for m := matches(b[0], tagOf(hash)); m != 0; m &= m - 1 {
+			if p := place(m); b[p] == slot {
+				return at(i, p)
 			}
 		}
 	}

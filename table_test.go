@@ -14,7 +14,7 @@ func TestTableWithoutEmptyCounters(t *testing.T) {
 	sh := &s.engine.(*memory).shards[0]
 	sh.view.Store(&view{table: makeTable(2)})
 	for b := range 2 {
-		sh.view.Load().setWord(b*bucketWords, 1) // one key passed, which the search can't know to be elsewhere
+		sh.view.Load().buckets[b].set(0, 1) // one key passed, which the search can't know to be elsewhere
 	}
 	_, found := sh.lookup("missing", 1<<31)
 	require.False(t, found)
@@ -44,7 +44,7 @@ func TestTableAgainstSet(t *testing.T) {
 			}
 		}
 		got := make(map[uint64]bool)
-		table.each(func(i int, slot uint64) {
+		table.each(func(i slotAt, slot uint64) {
 			require.Equal(t, i, table.find(slot))
 			got[slot] = true
 		})
@@ -52,8 +52,8 @@ func TestTableAgainstSet(t *testing.T) {
 		for slot := range model {
 			table.remove(table.find(slot))
 		}
-		for b := 0; b < len(table.words); b += bucketWords {
-			require.Zero(t, table.word(b), "an empty table has neither tags nor counters")
+		for i := range table.buckets {
+			require.Zero(t, table.buckets[i].tags(), "an empty table has neither tags nor counters")
 		}
 	}
 }

@@ -257,7 +257,7 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 				}
 				e, live := Entry{}, true
 				if rec.isPlain() { // the common case, in line: it is what long scans cost
-					if e.Key, e.Value = rec.plain(); r.KeysOnly {
+					if e.Key, e.Value = rec.short(); r.KeysOnly {
 						e.Value = ""
 					}
 				} else {
