@@ -200,6 +200,10 @@ func (r record) fieldsIn(shape uint32) fields {
 	}
 }
 
+// prefetchKey brings the end of a key of n bytes closer. It may be on another cache line than the
+// beginning, and to find out where exactly would take waiting for the first one.
+func (r record) prefetchKey(n int) { prefetch(uintptr(r.p) + headerBytes + uintptr(n)) }
+
 // prefetchBehind brings the memory closer into which a record of n bytes, like this one, will be written next.
 func (r record) prefetchBehind(n int) {
 	if n <= 4*cacheLine {

@@ -125,6 +125,9 @@ func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (located, lookup
 				return located{}, lookupChanged
 			}
 			rec := r.at(base)
+			if v.large() {
+				rec.prefetchKey(len(key))
+			}
 			if shape := rec.shape(); rec.keyIn(shape) == key {
 				return located{rec, shape}, lookupFound
 			}
@@ -176,7 +179,11 @@ func (sh *shard) locateLocked(key string, hash uint32) (slotAt, record, bool) {
 			if slotHash(slot) != hash {
 				continue
 			}
-			if rec := v.record(slotRef(slot)); rec.key() == key {
+			rec := v.record(slotRef(slot))
+			if v.large() {
+				rec.prefetchKey(len(key))
+			}
+			if rec.key() == key {
 				return at(i, place(m)), rec, true
 			}
 		}

@@ -84,6 +84,9 @@ func (t table) next(i int) int {
 	return i
 }
 
+// large says that there is so much behind the table that little of it is in the cache.
+func (t table) large() bool { return len(t.buckets) > 128 }
+
 // full says whether a table with this many keys should grow before the next.
 func (t table) full(keys int) bool { return keys >= len(t.buckets)*fullLoad }
 
