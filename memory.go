@@ -86,11 +86,10 @@ func (m *memory) alive(id keyID) bool {
 // Get implements [Engine].
 func (m *memory) Get(_ context.Context, key string) (string, error) {
 	h := m.hash(key)
-	sh := m.shard(h)
-	rec, got := sh.tryLookup(key, h.slot(), sh.seq.Load())
-	if got == lookupFound && rec.isShort() && m.clock.far(rec.deadline()) {
-		_, value := rec.short()
-		return value, nil
+	if rec, ok := m.shard(h).peek(h.slot(), len(key)); ok {
+		if k, value := rec.short(); k == key && m.clock.far(rec.deadline()) {
+			return value, nil
+		}
 	}
 	return m.getSlowly(key)
 }

@@ -99,6 +99,30 @@ func (sh *shard) lookup(key string, hash uint32) (rec located, found bool) {
 	return located{r, r.shape()}, true
 }
 
+// peek is lookup for the most common case, straight ahead: a short record, the first candidate in its home bucket.
+// The key is still to be compared. false means nothing.
+func (sh *shard) peek(hash uint32, keyLen int) (rec located, ok bool) {
+	seq := sh.seq.Load()
+	v := sh.view.Load()
+	b := &v.buckets[v.home(hash)]
+	candidates := matches(b.tags(), tagOf(hash))
+	slot := b.slot(place(candidates))
+	r := slotRef(slot)
+	if candidates == 0 || slotHash(slot) != hash || r.chunk() >= len(v.chunks) {
+		return located{}, false
+	}
+	base := atomic.LoadPointer(&v.chunks[r.chunk()])
+	if base == nil || sh.seq.Load() != seq || seq&1 != 0 {
+		return located{}, false
+	}
+	rec.record = r.at(base)
+	if v.large() {
+		rec.prefetchKey(keyLen)
+	}
+	rec.shape = rec.record.shape()
+	return rec, rec.isShort()
+}
+
 type lookupResult int
 
 const (
