@@ -121,7 +121,8 @@ func (m *memory) find(key string) (record, bool) {
 // its deadline, and is about to give it a later one, has then either done so or
 // not begun. A counter is replaced by its text, so that Get allocates nothing for that either.
 func (m *memory) settled(key string) (record, bool) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live || !w.rec.isCounter() {
 		return w.rec, w.live
@@ -211,13 +212,11 @@ type writing struct {
 }
 
 // begin locks the key's shard and finds the key. One that has expired is removed first.
-func (m *memory) begin(key string) writing {
+func (w *writing) begin(m *memory, key string) {
 	h := m.hash(key)
-	sh := m.shard(h)
-	sh.mu.Lock()
-	w := writing{shard: sh, instant: instant{clock: &m.clock}}
+	w.shard, w.clock = m.shard(h), &m.clock
+	w.mu.Lock()
 	w.findLocked(key, h.slot())
-	return w
 }
 
 func (w *writing) findLocked(key string, hash uint32) {
@@ -344,14 +343,16 @@ func addInteger(a, b int64) (int64, bool) {
 
 // Set implements [Engine].
 func (m *memory) Set(_ context.Context, key, value string, ttl time.Duration) error {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	return w.put(value, "", w.deadlineFor(ttl))
 }
 
 // Put implements [Engine].
 func (m *memory) Put(_ context.Context, e Entry) error {
-	w := m.begin(e.Key)
+	var w writing
+	w.begin(m, e.Key)
 	defer w.unlock()
 	deadline := m.clock.deadline(e.ExpiresAt, m.clock.step())
 	if deadline != 0 && deadline <= w.now() {
@@ -365,7 +366,8 @@ func (m *memory) Put(_ context.Context, e Entry) error {
 
 // SetNX implements [Engine].
 func (m *memory) SetNX(_ context.Context, key, value string, ttl time.Duration) (bool, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if w.live {
 		return false, nil
@@ -376,7 +378,8 @@ func (m *memory) SetNX(_ context.Context, key, value string, ttl time.Duration) 
 
 // CompareAndSwap implements [Engine].
 func (m *memory) CompareAndSwap(_ context.Context, key, old, new string, ttl time.Duration) (bool, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live {
 		return false, nil
@@ -391,7 +394,8 @@ func (m *memory) CompareAndSwap(_ context.Context, key, old, new string, ttl tim
 
 // CompareAndDelete implements [Engine].
 func (m *memory) CompareAndDelete(_ context.Context, key, old string) (bool, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live || w.rec.value() != old {
 		return false, nil
@@ -402,14 +406,16 @@ func (m *memory) CompareAndDelete(_ context.Context, key, old string) (bool, err
 
 // Incr implements [Engine].
 func (m *memory) Incr(_ context.Context, key string, delta int64, ttl time.Duration) (int64, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	return w.incr(delta, ttl)
 }
 
 // Expire implements [Engine].
 func (m *memory) Expire(_ context.Context, key string, ttl time.Duration) (bool, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live {
 		return false, nil
@@ -420,7 +426,8 @@ func (m *memory) Expire(_ context.Context, key string, ttl time.Duration) (bool,
 
 // Delete implements [Engine].
 func (m *memory) Delete(_ context.Context, key string) (bool, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if w.live {
 		w.delete()
@@ -430,7 +437,8 @@ func (m *memory) Delete(_ context.Context, key string) (bool, error) {
 
 // GetDelete implements [Engine].
 func (m *memory) GetDelete(_ context.Context, key string) (string, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live {
 		return "", ErrNotFound
@@ -441,7 +449,8 @@ func (m *memory) GetDelete(_ context.Context, key string) (string, error) {
 
 // GetExpire implements [Engine].
 func (m *memory) GetExpire(_ context.Context, key string, ttl time.Duration) (string, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	if !w.live {
 		return "", ErrNotFound
@@ -454,7 +463,8 @@ func (m *memory) GetExpire(_ context.Context, key string, ttl time.Duration) (st
 
 // Take implements [Engine].
 func (m *memory) Take(_ context.Context, key string, q Quota, n int64, dry bool) (Usage, error) {
-	w := m.begin(key)
+	var w writing
+	w.begin(m, key)
 	defer w.unlock()
 	old := ""
 	if w.live {

@@ -9,7 +9,8 @@ import (
 func (m *memory) Batch(_ context.Context, ops []Op) ([]Result, error) {
 	results := make([]Result, len(ops))
 	for i := range ops {
-		w := m.begin(ops[i].Key)
+		var w writing
+		w.begin(m, ops[i].Key)
 		results[i] = w.apply(&ops[i])
 		w.unlock()
 	}
