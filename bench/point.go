@@ -59,7 +59,7 @@ func (b *bench) timeInsertTogether(metric string, c config) {
 
 func (b *bench) timeOverwrite(metric string, e engine, ttl time.Duration) {
 	for _, p := range perWorkers {
-		keys := b.sequences(p.n, uniform, "uniform")
+		keys := b.sequences(p.n, uniform, metric+"/"+p.name)
 		values := workerValues(p.n, b.ValueSize)
 		b.time(metric+"/"+p.name, p.n, b.Ops, func(w, first, last int) int {
 			for i := first; i < last; i++ {
@@ -70,7 +70,9 @@ func (b *bench) timeOverwrite(metric string, e engine, ttl time.Duration) {
 	}
 }
 
-// sequences returns one sequence for each worker, which are made once for all workloads.
+// sequences returns one sequence for each worker, which are made once for all workloads that ask for the same name.
+// One that writes needs a name of its own: going through the same keys in the same order again,
+// it would find them in memory as the time before has left them, one behind the other.
 func (b *bench) sequences(workers int, pick func(n, count int, seed uint64) sequence, name string) []sequence {
 	s := make([]sequence, workers)
 	for w := range s {
@@ -79,7 +81,7 @@ func (b *bench) sequences(workers int, pick func(n, count int, seed uint64) sequ
 			if b.made == nil {
 				b.made = make(map[sequenceID]sequence)
 			}
-			b.made[id] = pick(b.Entries, min(b.Ops, 1<<20), uint64(100+w))
+			b.made[id] = pick(b.Entries, min(b.Ops, 1<<20), uint64(100+len(b.made)))
 		}
 		s[w] = b.made[id]
 	}
@@ -124,7 +126,7 @@ func getter(e engine, keys []sequence) func(w, first, last int) int {
 // timeMix is 90 % reads and 10 % overwrites of popular keys.
 func (b *bench) timeMix(e engine) {
 	for _, p := range perWorkers {
-		keys := b.sequences(p.n, zipf, "zipf")
+		keys := b.sequences(p.n, zipf, "mix/"+p.name)
 		values := workerValues(p.n, b.ValueSize)
 		b.time("mix-90-10-zipf/"+p.name, p.n, b.Ops, func(w, first, last int) (sum int) {
 			for i := first; i < last; i++ {
