@@ -28,25 +28,37 @@ func (r ref) offset() int           { return int(r&refOffsetMask) << 3 }
 //
 // Everything is guarded by the shard's mu. Readers know chunks only through the shard's view.
 type arena struct {
-	chunks []chunkState // by chunk number
-	free   []uint32     // numbers of chunks that were let go
-	open   int          // the chunk that is being filled; 0: none
+	open   uint32       // the chunk that is being filled; 0: none
+	used   uint32       // bytes of it that are
+	size   uint32       // bytes of it
 	live   int          // bytes of records that are not dead
 	dead   int          // bytes of dead records in chunks that still exist
+	chunks []chunkState // by chunk number
+	free   []uint32     // numbers of chunks that were let go
 }
 
 // chunkState counts the bytes of a chunk.
 type chunkState struct {
-	size, used, dead int
+	size, used, dead int // used is 0 while the chunk is being filled
 }
 
 // fits says whether a record of n bytes goes into the open chunk.
-func (a *arena) fits(n int) bool {
-	if a.open == 0 {
-		return false
+func (a *arena) fits(n int) bool { return int(a.used)+n <= int(a.size) }
+
+// close ends the filling of the open chunk, if there is one, and returns its number.
+func (a *arena) close() int {
+	if a.open != 0 {
+		a.chunks[a.open].used = int(a.used)
 	}
-	c := &a.chunks[a.open]
-	return c.used+n <= c.size
+	return int(a.open)
+}
+
+// fill makes an empty chunk the open one, or none.
+func (a *arena) fill(chunk int) {
+	a.open, a.used, a.size = uint32(chunk), 0, 0
+	if chunk != 0 {
+		a.size = uint32(a.chunks[chunk].size)
+	}
 }
 
 // nextChunkBytes returns the size of the next shared chunk for a record of n
@@ -83,7 +95,7 @@ func (a *arena) number() int {
 func (a *arena) victim() int {
 	best, most := 0, 0
 	for i := range a.chunks {
-		if c := &a.chunks[i]; c.dead > most && i != a.open {
+		if c := &a.chunks[i]; c.dead > most && i != int(a.open) {
 			best, most = i, c.dead
 		}
 	}

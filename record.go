@@ -213,8 +213,6 @@ func (r record) prefetchBehind(n int) {
 	}
 }
 
-const cacheLine = 64
-
 // located is a record whose shape is known. If the record is plain, these methods touch nothing of it.
 type located struct {
 	record

@@ -16,28 +16,40 @@ import (
 // go, replacing the view, the steps of a transaction) happens while seq is odd,
 // and a reader that finds seq odd or changed starts again. It compares seq
 // before it follows a pointer into a chunk, so it never reads memory that is being written.
+//
+// The fields are grouped by cache line: a line that the other processor has written costs as much as one from
+// memory, so what is read everywhere stays away from what is written, and a write needs few lines.
 type shard struct {
-	// Read by every Get, written rarely: on a cache line of its own.
-	seq  atomic.Uint64
-	view atomic.Pointer[view]
-	_    [48]byte
+	// Read by every operation, written rarely.
+	seq    atomic.Uint64
+	view   atomic.Pointer[view]
+	engine *memory // immutable
+	number uint32  // immutable: this shard's place in the engine
+	_      [cacheLine - 28]byte
 
+	// What every write needs, and the beginning of arena.
 	mu      sync.Mutex
-	depth   int    // guarded by mu: nesting of begin
-	number  uint32 // immutable: this shard's place in the engine
-	engine  *memory
-	arena   arena    // guarded by mu
-	timers  wheel    // guarded by mu
-	keys    int      // guarded by mu: records in the table
-	payload int      // guarded by mu: bytes of keys, values and metadata
-	expired int64    // guarded by mu: total
+	keys    int  // guarded by mu: records in the table
+	payload int  // guarded by mu: bytes of keys, values and metadata
+	behind  bool // guarded by mu: the order has work with this shard,
+	over    bool // guarded by mu: so much that this writer must help
+	arena   arena
+	depth   int   // guarded by mu: nesting of begin
+	expired int64 // guarded by mu: total
+
+	// What new keys need.
+	staged  []uint32 // guarded by mu: numbers of keys that are not in the order yet
 	freeIDs []uint32 // guarded by mu: numbers of no key, to be given again
 	nextID  uint32   // guarded by mu: numbers from here on were never given
 	deadIDs int      // guarded by mu: numbers of keys that are gone but still in the order
-	staged  []uint32 // guarded by mu: numbers of keys that are not in the order yet
-	behind  bool     // guarded by mu: the order has work with this shard
-	due     atomic.Int64
+
+	// What deadlines need.
+	timers wheel // guarded by mu
+	due    atomic.Int64
+	_      [24]byte
 }
+
+const cacheLine = 64
 
 // view is what readers see of a shard. The elements of its slices are read and
 // written atomically, except to copy them with mu held.
@@ -240,8 +252,10 @@ func (sh *shard) endLocked() {
 
 // unlock unlocks mu, and sees to the order if the write made it fall behind.
 func (sh *shard) unlock() {
-	behind, over := sh.behind, len(sh.staged) >= stageLimit
-	sh.behind = false
+	behind, over := sh.behind, sh.over
+	if behind {
+		sh.behind, sh.over = false, false
+	}
 	sh.mu.Unlock()
 	if behind {
 		sh.engine.order.kick()
@@ -269,16 +283,17 @@ func (sh *shard) appendLocked(id uint32, f *fields) (ref, record, error) {
 		if chunk = sh.addChunkLocked(n); chunk == 0 {
 			return 0, record{}, errShardFull
 		}
+		sh.arena.chunks[chunk].used = n
 	default:
 		if !sh.arena.fits(n) {
 			if err := sh.openChunkLocked(n); err != nil {
 				return 0, record{}, err
 			}
 		}
-		chunk = sh.arena.open
-		offset = sh.arena.chunks[chunk].used
+		chunk = int(sh.arena.open)
+		offset = int(sh.arena.used)
+		sh.arena.used += uint32(n)
 	}
-	sh.arena.chunks[chunk].used = offset + n
 	sh.arena.live += n
 	r := makeRef(chunk, offset)
 	rec := r.at(sh.view.Load().chunk(chunk))
@@ -289,12 +304,12 @@ func (sh *shard) appendLocked(id uint32, f *fields) (ref, record, error) {
 
 // openChunkLocked replaces the open chunk by one with room for n bytes.
 func (sh *shard) openChunkLocked(n int) error {
-	old := sh.arena.open
 	next := sh.addChunkLocked(sh.arena.nextChunkBytes(n))
 	if next == 0 {
 		return errShardFull
 	}
-	sh.arena.open = next
+	old := sh.arena.close()
+	sh.arena.fill(next)
 	if old != 0 {
 		if c := &sh.arena.chunks[old]; c.dead == c.used {
 			sh.dropChunkLocked(old)
@@ -333,8 +348,8 @@ func (sh *shard) dropChunkLocked(c int) {
 	sh.arena.dead -= sh.arena.chunks[c].dead
 	sh.arena.chunks[c] = chunkState{}
 	sh.arena.free = append(sh.arena.free, uint32(c))
-	if c == sh.arena.open {
-		sh.arena.open = 0
+	if c == int(sh.arena.open) {
+		sh.arena.fill(0)
 	}
 }
 
@@ -347,7 +362,7 @@ func (sh *shard) buryLocked(r ref, rec record) {
 	state.dead += n
 	sh.arena.dead += n
 	sh.arena.live -= n
-	if state.dead == state.used && c != sh.arena.open {
+	if state.dead == state.used && c != int(sh.arena.open) {
 		sh.dropChunkLocked(c)
 	}
 }
@@ -500,8 +515,8 @@ func (sh *shard) shrinkLocked() {
 	if n := len(sh.view.Load().buckets); n > 1 && sh.keys < n*fullLoad/4 {
 		sh.rehashLocked(sh.keys*2/fullLoad + 1)
 	}
-	if sh.keys == 0 && sh.arena.open != 0 && sh.arena.chunks[sh.arena.open].size > firstChunk {
-		sh.dropChunkLocked(sh.arena.open)
+	if sh.keys == 0 && sh.arena.open != 0 && sh.arena.size > firstChunk {
+		sh.dropChunkLocked(int(sh.arena.open))
 	}
 }
 
@@ -558,6 +573,7 @@ func (sh *shard) stageLocked(id uint32) {
 			sh.pruneLocked()
 		}
 		sh.behind = len(sh.staged) >= stageTarget
+		sh.over = len(sh.staged) >= stageLimit
 	}
 }
 
