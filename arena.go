@@ -31,6 +31,7 @@ type arena struct {
 	open   uint32       // the chunk that is being filled; 0: none
 	used   uint32       // bytes of it that are
 	size   uint32       // bytes of it
+	ripe   uint32       // chunks of which half is dead, or more
 	live   int          // bytes of records that are not dead
 	dead   int          // bytes of dead records in chunks that still exist
 	chunks []chunkState // by chunk number
@@ -41,6 +42,8 @@ type arena struct {
 type chunkState struct {
 	size, used, dead int // used is 0 while the chunk is being filled
 }
+
+func (c *chunkState) ripe() bool { return c.dead > 0 && c.dead >= c.size/2 }
 
 // fits says whether a record of n bytes goes into the open chunk.
 func (a *arena) fits(n int) bool { return int(a.used)+n <= int(a.size) }
@@ -102,9 +105,37 @@ func (a *arena) victim() int {
 	return best
 }
 
-// wasteful says whether so much is dead that a chunk should be emptied: a third
-// of all, a chunk's worth at least.
-func (a *arena) wasteful() bool { return a.dead > a.live/2+chunkBytes }
+// wasteful says whether a chunk should be emptied: a third of all is dead, and there is a chunk
+// with so much of it that this costs no more than it gains; or half of all is dead.
+func (a *arena) wasteful() bool {
+	return a.dead > a.live/2+chunkBytes && a.ripe > 0 || a.dead > a.live+chunkBytes
+}
+
+// bury counts n bytes of a chunk as dead.
+func (a *arena) bury(chunk, n int) {
+	c := &a.chunks[chunk]
+	wasRipe := c.ripe()
+	c.dead += n
+	if !wasRipe && c.ripe() {
+		a.ripe++
+	}
+	a.dead += n
+	a.live -= n
+}
+
+// forget counts a chunk no more.
+func (a *arena) forget(chunk int) {
+	c := &a.chunks[chunk]
+	if c.ripe() {
+		a.ripe--
+	}
+	a.dead -= c.dead
+	*c = chunkState{}
+	a.free = append(a.free, uint32(chunk))
+	if chunk == int(a.open) {
+		a.fill(0)
+	}
+}
 
 // at returns the record at r in the chunk that begins at base.
 func (r ref) at(base unsafe.Pointer) record {

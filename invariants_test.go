@@ -141,9 +141,12 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 		}
 		free[id] = true
 	}
-	deadBytes := 0
+	deadBytes, ripe := 0, 0
 	for c, state := range sh.arena.chunks {
 		deadBytes += state.dead
+		if state.ripe() {
+			ripe++
+		}
 		if (state != chunkState{}) != (c < len(v.chunks) && v.chunk(c) != nil) {
 			return fmt.Errorf("chunk %d: %+v but its memory says otherwise", c, state)
 		}
@@ -151,9 +154,9 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 	if n := keys + dead + len(free); n != int(sh.nextID) {
 		return fmt.Errorf("%d keys, %d dead, %d free numbers, but %d were given", keys, dead, len(free), sh.nextID)
 	}
-	got := []int{sh.keys, sh.payload, sh.arena.live, sh.arena.dead, sh.deadIDs}
-	if want := []int{keys, payload, live, deadBytes, dead}; !slices.Equal(got, want) {
-		return fmt.Errorf("keys, payload, live, dead bytes, dead numbers are counted as %v, are %v", got, want)
+	got := []int{sh.keys, sh.payload, sh.arena.live, sh.arena.dead, int(sh.arena.ripe), sh.deadIDs}
+	if want := []int{keys, payload, live, deadBytes, ripe, dead}; !slices.Equal(got, want) {
+		return fmt.Errorf("keys, payload, live, dead bytes, ripe chunks, dead numbers are counted as %v, are %v", got, want)
 	}
 	return nil
 }

@@ -345,24 +345,15 @@ func (sh *shard) dropChunkLocked(c int) {
 	sh.beginLocked()
 	sh.view.Load().setChunk(c, nil)
 	sh.endLocked()
-	sh.arena.dead -= sh.arena.chunks[c].dead
-	sh.arena.chunks[c] = chunkState{}
-	sh.arena.free = append(sh.arena.free, uint32(c))
-	if c == int(sh.arena.open) {
-		sh.arena.fill(0)
-	}
+	sh.arena.forget(c)
 }
 
 // buryLocked counts the record at r, to which nothing points any more, as dead.
 func (sh *shard) buryLocked(r ref, rec record) {
 	rec.die()
-	n := rec.size()
 	c := r.chunk()
-	state := &sh.arena.chunks[c]
-	state.dead += n
-	sh.arena.dead += n
-	sh.arena.live -= n
-	if state.dead == state.used && c != int(sh.arena.open) {
+	sh.arena.bury(c, rec.size())
+	if state := &sh.arena.chunks[c]; state.dead == state.used && c != int(sh.arena.open) {
 		sh.dropChunkLocked(c)
 	}
 }
