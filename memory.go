@@ -77,6 +77,12 @@ func (m *memory) resolve(id keyID) (record, bool) {
 	return found.record, ok
 }
 
+// prefetchLocator makes resolving a number of a known key faster.
+func (m *memory) prefetchLocator(id keyID) {
+	sh, number := m.owner(id)
+	sh.view.Load().prefetchLocator(number)
+}
+
 // alive says whether the key with this number is still there.
 func (m *memory) alive(id keyID) bool {
 	sh, number := m.owner(id)

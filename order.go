@@ -359,13 +359,19 @@ func ids(keys []keyed) []keyID {
 
 // resolveLocked returns the keys of numbers, and notes which are dead.
 func (o *order) resolveLocked(numbers []keyID, dead *deadIDs) []keyed {
+	for _, id := range numbers {
+		o.engine.prefetchLocator(id)
+	}
 	keys := make([]keyed, 0, len(numbers))
 	for _, id := range numbers {
-		if rec, ok := o.engine.resolve(id); ok {
-			keys = append(keys, keyed{key: rec.key(), id: id})
-		} else {
-			dead.add(o.engine.owner(id))
+		sh, number := o.engine.owner(id)
+		rec, ok := sh.resolve(number)
+		if !ok {
+			dead.add(sh, number)
+			continue
 		}
+		rec.prefetch()
+		keys = append(keys, keyed{key: rec.key(), id: id})
 	}
 	return keys
 }

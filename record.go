@@ -234,7 +234,14 @@ func (l located) short() (key, value string) {
 
 func (l located) key() string     { return l.keyIn(l.shape) }
 func (l located) deadline() int64 { return l.deadlineIn(l.shape) }
-func (l located) fields() fields  { return l.fieldsIn(l.shape) }
+
+// prefetch brings the key closer.
+func (l located) prefetch() {
+	prefetch(uintptr(l.p))
+	l.prefetchKey(int(l.shape >> shortKeyShift & (1<<shortKeyBits - 1)))
+}
+
+func (l located) fields() fields { return l.fieldsIn(l.shape) }
 
 // substring returns the n bytes at data+at. An empty one points nowhere: it may
 // lie at the very end of its chunk, where a pointer would keep what comes behind alive.

@@ -70,7 +70,11 @@ func (v *view) locator(id uint32) locator {
 	return locator(atomic.LoadUint64((*uint64)(&v.ids[id])))
 }
 
-func (v *view) prefetchLocator(id uint32) { prefetch(uintptr(unsafe.Pointer(&v.ids[id]))) }
+func (v *view) prefetchLocator(id uint32) {
+	if int(id) < len(v.ids) {
+		prefetch(uintptr(unsafe.Pointer(&v.ids[id])))
+	}
+}
 
 func (v *view) setLocator(id uint32, r ref, shape uint32) {
 	atomic.StoreUint64((*uint64)(&v.ids[id]), uint64(shape)<<32|uint64(r))

@@ -3,7 +3,6 @@ package kv
 import (
 	"context"
 	"iter"
-	"sync/atomic"
 	"time"
 )
 
@@ -163,7 +162,9 @@ func (w *walker) collectLeaf(s *leaf, i int, batch []located) ([]located, int) {
 	if w.reverse {
 		step = -1
 	}
-	w.engine.prefetch(s.sorted, i, step, cap(batch)-from)
+	for n, j := cap(batch)-from, i; n > 0 && j >= 0 && j < len(s.sorted); n, j = n-1, j+step {
+		w.engine.prefetchLocator(s.sorted[j])
+	}
 	for ; i >= 0 && i < len(s.sorted) && len(batch) < cap(batch); i += step {
 		sh, number := w.engine.owner(s.sorted[i])
 		if rec, ok := sh.resolve(number); ok {
@@ -174,31 +175,6 @@ func (w *walker) collectLeaf(s *leaf, i int, batch []located) ([]located, int) {
 		batch, w.done = batch[:len(batch)-1], true
 	}
 	return batch, i
-}
-
-// prefetched keeps the loads of prefetch from being optimized away.
-var prefetched atomic.Uint64
-
-// prefetch brings the locators of n numbers into the cache. It does so little for each that the processor
-// has many loads under way, where resolving one after the other would wait for most.
-func (m *memory) prefetch(numbers []keyID, i, step, n int) {
-	var sum uint64
-	var at [64]*locator
-	for n > 0 && i >= 0 && i < len(numbers) {
-		found := at[:0]
-		for ; n > 0 && i >= 0 && i < len(numbers) && len(found) < len(at); i, n = i+step, n-1 {
-			sh, number := m.owner(numbers[i])
-			if ids := sh.view.Load().ids; int(number) < len(ids) {
-				found = append(found, &ids[number])
-			}
-		}
-		for _, p := range found {
-			sum |= atomic.LoadUint64((*uint64)(p))
-		}
-	}
-	if sum == 1 {
-		prefetched.Store(sum)
-	}
 }
 
 // outside says whether key lies behind the end of the walk.
