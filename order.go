@@ -31,7 +31,8 @@ type order struct {
 
 	mu    sync.RWMutex // taken before a shard's mu
 	tree  *btree.BTreeG[*leaf]
-	total int // guarded by mu: numbers in all leaves
+	total int     // guarded by mu: numbers in all leaves
+	large []*leaf // guarded by mu: leaves that have grown too large
 
 	life   sync.Mutex
 	closed bool           // guarded by life
@@ -66,6 +67,11 @@ type leaf struct {
 }
 
 const sampleStep = 16
+
+func (s *leaf) size() int { return len(s.sorted) + len(s.pending) }
+
+// settled says whether a scan finds the leaf as it needs it.
+func (s *leaf) settled() bool { return len(s.pending) == 0 && (s.samples != nil || len(s.sorted) == 0) }
 
 const (
 	maxLeaf     = 2048 // a leaf with more is split
@@ -192,6 +198,9 @@ func (o *order) handOutShardLocked(sh *shard) {
 		s := o.leafLocked(&pivot)
 		s.pending = append(s.pending, sh.keyID(id))
 		s.changes++
+		if s.size() == maxLeaf+1 {
+			o.large = append(o.large, s)
+		}
 	}
 	o.total += len(staged) - len(dead)
 	sh.release(dead)
@@ -252,14 +261,83 @@ func (o *order) leaves() []*leaf {
 
 // splitAll splits the leaves that are too large, one hold of mu each.
 func (o *order) splitAll() {
-	for _, s := range o.leaves() {
-		o.mu.Lock()
-		if len(s.sorted)+len(s.pending) > maxLeaf {
-			o.settleLocked(s)
-		}
-		o.mu.Unlock()
+	for o.splitOne() {
 		runtime.Gosched()
 	}
+}
+
+// splitOne splits the first leaf that is too large, false if there is none.
+func (o *order) splitOne() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := len(o.large)
+	if n == 0 {
+		return false
+	}
+	s := o.large[n-1]
+	o.large[n-1], o.large = nil, o.large[:n-1]
+	o.splitLocked(s)
+	return true
+}
+
+// pivotSample is how many keys of a leaf are compared to find one from its middle.
+const pivotSample = 31
+
+// splitLocked halves a leaf until no piece is too large. It sorts nothing: that is put off until a scan comes by.
+func (o *order) splitLocked(s *leaf) {
+	if s.size() <= maxLeaf {
+		return
+	}
+	var dead deadIDs
+	before := s.size()
+	pending := o.resolveLocked(s.pending, &dead)
+	pivot := o.pivotLocked(s.sorted, pending)
+	if pivot == "" { // nearly all of it is dead
+		o.settleLocked(s)
+		return
+	}
+	t := &leaf{low: strings.Clone(pivot)} // not to keep a chunk alive
+	cut := o.engine.search(s, pivot, false)
+	t.sorted, s.sorted = slices.Clone(s.sorted[cut:]), slices.Clone(s.sorted[:cut])
+	below := 0
+	for i := range pending {
+		if pending[i].key < pivot {
+			below++
+		}
+	}
+	s.pending, t.pending = make([]keyID, 0, below), make([]keyID, 0, len(pending)-below)
+	for i := range pending {
+		if pending[i].key < pivot {
+			s.pending = append(s.pending, pending[i].id)
+		} else {
+			t.pending = append(t.pending, pending[i].id)
+		}
+	}
+	s.samples = nil
+	s.changes++
+	o.tree.Set(t)
+	o.total -= before - s.size() - t.size()
+	dead.release()
+	o.splitLocked(s)
+	o.splitLocked(t)
+}
+
+// pivotLocked returns a key from the middle of a leaf, "" if it has fewer than two that are alive.
+func (o *order) pivotLocked(sorted []keyID, pending []keyed) string {
+	var sample []string
+	n := len(sorted) + len(pending)
+	for i := range min(pivotSample, n) {
+		if at := i * n / min(pivotSample, n); at >= len(sorted) {
+			sample = append(sample, pending[at-len(sorted)].key)
+		} else if rec, ok := o.engine.resolve(sorted[at]); ok {
+			sample = append(sample, rec.key())
+		}
+	}
+	if len(sample) < 2 {
+		return ""
+	}
+	slices.Sort(sample)
+	return sample[len(sample)/2]
 }
 
 // keyed is a key number with its key and, for fast comparison, the 8 bytes behind what all keys to sort have in common.
@@ -286,7 +364,7 @@ func (o *order) settleLocked(s *leaf) {
 	if len(s.sorted) > 0 {
 		all = merge(o.resolveLocked(s.sorted, &dead), pending)
 	}
-	o.total -= len(s.sorted) + len(s.pending) - len(all)
+	o.total -= s.size() - len(all)
 	o.setLocked(s, all)
 	dead.release()
 }
@@ -462,10 +540,10 @@ func (o *order) sweep() {
 	for _, s := range o.leaves() {
 		o.mu.Lock()
 		var dead deadIDs
-		before := len(s.sorted) + len(s.pending)
+		before := s.size()
 		s.sorted = o.liveLocked(s.sorted, &dead)
 		s.pending = o.liveLocked(s.pending, &dead)
-		if n := len(s.sorted) + len(s.pending); n != before {
+		if n := s.size(); n != before {
 			o.total -= before - n
 			s.samples = nil
 			s.changes++
@@ -501,11 +579,11 @@ func (o *order) liveLocked(numbers []keyID, dead *deadIDs) []keyID {
 
 // joinLocked gives the keys of a leaf that has become small to the one before it, if that is small, too.
 func (o *order) joinLocked(s *leaf) {
-	if s.low == "" || len(s.sorted)+len(s.pending) >= minLeaf {
+	if s.low == "" || s.size() >= minLeaf {
 		return
 	}
 	left := o.beforeLocked(s)
-	if len(left.sorted)+len(left.pending) > maxLeaf/2 {
+	if left.size() > maxLeaf/2 {
 		return
 	}
 	o.tree.Delete(s)

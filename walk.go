@@ -76,7 +76,7 @@ func (w *walker) next(batch []located) []located {
 func (w *walker) collectLocked(batch []located) []located {
 	s, i := w.placeLocked()
 	for w.unsettled = nil; ; {
-		if len(s.pending) > 0 {
+		if !s.settled() {
 			w.unsettled = s
 			break
 		}
@@ -185,11 +185,11 @@ func (w *walker) outside(key string) bool {
 	return w.high != "" && key >= w.high
 }
 
-// settle sorts a leaf if it has pending keys.
+// settle sorts a leaf.
 func (o *order) settle(s *leaf) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(s.pending) > 0 {
+	if !s.settled() {
 		o.settleLocked(s)
 	}
 }
