@@ -81,8 +81,10 @@ step_vet() {
 		echo "  $dir"
 		quietly go -C "$dir" vet ./...
 	done
-	echo "  . for windows and 32 bits"
-	GOOS=windows GOARCH=386 CGO_ENABLED=0 quietly go build ./...
+	echo "  . for windows and 32 bits, arm64, without assembly"
+	GOOS=windows GOARCH=386 CGO_ENABLED=0 quietly go vet .
+	GOARCH=arm64 CGO_ENABLED=0 quietly go vet .
+	quietly go vet -tags purego .
 }
 
 step_staticcheck() {

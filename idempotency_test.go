@@ -316,7 +316,7 @@ func TestIdempotencyOptions(t *testing.T) {
 
 func TestOnce(t *testing.T) {
 	type order struct {
-		ID    int
+		ID    int64
 		Items []string
 		Note  *string
 	}

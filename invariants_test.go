@@ -87,6 +87,22 @@ func (o *order) check() (map[uint32]map[uint32]int, error) {
 	return seen, nil
 }
 
+// deadIn returns the bytes of a chunk's records that are marked as dead.
+func (sh *shard) deadIn(c int) (dead int) {
+	used := sh.arena.chunks[c].used
+	if c == int(sh.arena.open) {
+		used = int(sh.arena.used)
+	}
+	for offset := 0; offset < used; {
+		rec := sh.view.Load().record(makeRef(c, offset))
+		if rec.id() == noNumber {
+			dead += rec.size()
+		}
+		offset += rec.size()
+	}
+	return dead
+}
+
 func (sh *shard) check(inOrder map[uint32]int) error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -146,6 +162,9 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 		deadBytes += state.dead
 		if state.ripe() {
 			ripe++
+		}
+		if dead := sh.deadIn(c); dead != state.dead {
+			return fmt.Errorf("chunk %d: %d bytes of dead records, counted %d", c, dead, state.dead)
 		}
 		if (state != chunkState{}) != (c < len(v.chunks) && v.chunk(c) != nil) {
 			return fmt.Errorf("chunk %d: %+v but its memory says otherwise", c, state)

@@ -33,7 +33,7 @@ type memory struct {
 
 var (
 	errShardFull   = fmt.Errorf("%w: a shard can't address more than 32 GiB; use more shards", ErrTooLarge)
-	errTooManyKeys = fmt.Errorf("%w: a store can't hold more than %d keys", ErrTooLarge, 1<<keyIDBits)
+	errTooManyKeys = fmt.Errorf("%w: a store can't hold more than %d keys", ErrTooLarge, uint64(1)<<keyIDBits)
 )
 
 func newMemory(o Options) *memory {

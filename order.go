@@ -291,8 +291,15 @@ func (o *order) splitLocked(s *leaf) {
 	var dead deadIDs
 	before := s.size()
 	pending := o.resolveLocked(s.pending, &dead)
+	if len(s.sorted)+len(pending) <= maxLeaf { // it needn't be split once the dead are gone
+		s.pending = ids(pending)
+		s.changes++
+		o.total -= before - s.size()
+		dead.release()
+		return
+	}
 	pivot := o.pivotLocked(s.sorted, pending)
-	if pivot == "" { // nearly all of it is dead
+	if pivot == "" { // nearly all of sorted is dead
 		o.settleLocked(s)
 		return
 	}

@@ -80,7 +80,7 @@ func TestNewRateLimiterRefuses(t *testing.T) {
 		"burst of a sliding window":   {Requests: 10, Window: time.Second, Algorithm: kv.SlidingWindow, Burst: 20},
 		"unknown algorithm":           {Requests: 1, Window: time.Second, Algorithm: 3},
 		"another unknown algorithm":   {Requests: 1, Window: time.Second, Algorithm: -1},
-		"nothing right":               {Requests: math.MinInt64, Window: math.MinInt64, Algorithm: math.MinInt64, Burst: math.MinInt64},
+		"nothing right":               {Requests: math.MinInt64, Window: math.MinInt64, Algorithm: math.MinInt, Burst: math.MinInt64},
 		"burst, but neither requests": {Burst: 10, Window: time.Second, Algorithm: kv.TokenBucket},
 	} {
 		t.Run(name, func(t *testing.T) {

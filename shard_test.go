@@ -63,3 +63,21 @@ func TestWritersWarnReaders(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, quiet, sh.seq.Load(), "nor does a deleted key")
 }
+
+// TestNumbersRunOut gives a shard all the numbers that it can have.
+func TestNumbersRunOut(t *testing.T) {
+	s := New(&Options{Shards: 1 << 16})
+	defer s.Close()
+	m := s.engine.(*memory)
+	require.NoError(t, s.Set(t.Context(), "here", "v", NoExpiry))
+	for i := range m.shards {
+		m.shards[i].nextID = 1<<(keyIDBits-m.bits) - 1
+	}
+	require.ErrorIs(t, s.Set(t.Context(), "new", "v", NoExpiry), ErrTooLarge)
+	_, err := s.Get(t.Context(), "new")
+	require.ErrorIs(t, err, ErrNotFound)
+	require.NoError(t, s.Set(t.Context(), "here", "w", NoExpiry), "a key that is there has its number")
+	_, err = s.Delete(t.Context(), "here")
+	require.NoError(t, err)
+	require.NoError(t, s.Set(t.Context(), "here", "x", NoExpiry), "and a number that is free again serves")
+}
