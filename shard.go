@@ -7,12 +7,12 @@ import (
 	"unsafe"
 )
 
-// A shard holds the keys of one part of the hash space: an open-addressing table
-// of refs, and the arena with the records that they point to.
+// A shard holds the keys of one part of the hash space: a table of refs, and the
+// arena with the records that they point to.
 //
 // Writers hold mu. Readers hold nothing: they follow view -> slot -> chunk ->
 // record through atomic loads. Replacing a record is one store of its slot, which needs nothing
-// more. What would mislead a reader on its way (moving slots, letting a chunk
+// more. What would mislead a reader on its way (another table, letting a chunk
 // go, replacing the view, the steps of a transaction) happens while seq is odd,
 // and a reader that finds seq odd or changed starts again. It compares seq
 // before it follows a pointer into a chunk, so it never reads memory that is being written.
