@@ -177,7 +177,9 @@ func (k *Lock) Token() string { return k.lease.value }
 func (k *Lock) Fence() int64 { return k.fence }
 
 // Held returns a condition for [Store.Txn], on the store or any namespace of
-// it, that holds while this lock is held: a write under it can't come too late.
+// it, that holds while this lock is held: a write under it can't come too late. On a
+// cluster what is written must share the hash slot of the lock's key: put both into a namespace with a hash tag, or
+// begin the key with the lock's in braces, "{lock:order-7}:state".
 func (k *Lock) Held() Cond {
 	c := IfValue(k.lease.s.whole(k.lease.key), k.lease.value)
 	c.whole = true

@@ -77,6 +77,12 @@ func (m *memory) resolve(id keyID) (record, bool) {
 	return found.record, ok
 }
 
+// prefetchHome makes looking up a key faster that is not looked up at once.
+func (m *memory) prefetchHome(key string) {
+	h := m.hash(key)
+	m.shard(h).view.Load().prefetchHome(h.slot())
+}
+
 // prefetchLocator makes resolving a number of a known key faster.
 func (m *memory) prefetchLocator(id keyID) {
 	sh, number := m.owner(id)

@@ -18,7 +18,7 @@ import (
 //
 // Point operations never touch it. A new key's number is staged in its shard; a background goroutine that lives only
 // as long as there is work ("kick") hands staged numbers to their leaves, where
-// they stay unsorted until a scan comes by or the leaf has grown too large. Keys that are gone leave
+// they stay unsorted until a scan comes by; a leaf that grows too large is split as it is. Keys that are gone leave
 // their number behind; it is swept out when such numbers pile up. So a write pays a few
 // nanoseconds for the order, the first scan sorts no more than the leaves that it
 // walks, and a key that lives shortly never gets here at all.

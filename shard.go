@@ -115,8 +115,8 @@ func (sh *shard) lookup(key string, hash uint32) (rec located, found bool) {
 	return located{r, r.shape()}, true
 }
 
-// peek is lookup for the most common case, straight ahead: a short record, the first candidate in its home bucket.
-// The key is still to be compared. false means nothing.
+// peek is lookup for the most common case, straight ahead: a short record, the first candidate in
+// its home bucket. The key is still to be compared. false means nothing. This is the hot path of Get.
 func (sh *shard) peek(hash uint32, keyLen int) (rec located, ok bool) {
 	seq := sh.seq.Load()
 	v := sh.view.Load()
@@ -128,7 +128,7 @@ func (sh *shard) peek(hash uint32, keyLen int) (rec located, ok bool) {
 		return located{}, false
 	}
 	base := atomic.LoadPointer(&v.chunks[r.chunk()])
-	if base == nil || sh.seq.Load() != seq || seq&1 != 0 {
+	if base == nil || sh.seq.Load() != seq || seq&1 != 0 { // as in tryLookup
 		return located{}, false
 	}
 	rec.record = r.at(base)
@@ -147,7 +147,7 @@ const (
 	lookupAbsent
 )
 
-// tryLookup is one try of lookup, at seq. This is the hot path of Get.
+// tryLookup is one try of lookup, at seq.
 func (sh *shard) tryLookup(key string, hash uint32, seq uint64) (located, lookupResult) {
 	v := sh.view.Load()
 	tag, home := tagOf(hash), v.home(hash)

@@ -9,12 +9,30 @@ import (
 func (m *memory) Batch(_ context.Context, ops []Op) ([]Result, error) {
 	results := make([]Result, len(ops))
 	for i := range ops {
+		if ahead := i + batchAhead; ahead < len(ops) {
+			m.prefetchHome(ops[ahead].Key)
+		}
+		if ops[i].Kind == KindGet {
+			results[i] = m.get(ops[i].Key)
+			continue
+		}
 		var w writing
 		w.begin(m, ops[i].Key)
 		results[i] = w.apply(&ops[i])
 		w.unlock()
 	}
 	return results, nil
+}
+
+// batchAhead is how many operations ahead of its turn a key's bucket is asked for.
+const batchAhead = 8
+
+func (m *memory) get(key string) Result {
+	rec, live := m.find(key)
+	if !live {
+		return Result{}
+	}
+	return Result{Value: rec.value(), OK: true}
 }
 
 // apply does one operation on the key that w has found.
