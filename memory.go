@@ -99,7 +99,7 @@ func (m *memory) alive(id keyID) bool {
 func (m *memory) Get(_ context.Context, key string) (string, error) {
 	h := m.hash(key)
 	if rec, ok := m.shard(h).peek(h.slot(), len(key)); ok {
-		if k, value := rec.short(); k == key && m.clock.far(rec.deadline()) {
+		if k, value := rec.short(); k == key && !m.clock.expired(rec.deadline()) {
 			return value, nil
 		}
 	}
@@ -122,8 +122,7 @@ func (m *memory) find(key string) (record, bool) {
 	if !found {
 		return record{}, false
 	}
-	deadline := rec.deadline()
-	if !rec.isCounter() && (m.clock.far(deadline) || deadline > m.clock.now()) {
+	if !rec.isCounter() && !m.clock.expired(rec.deadline()) {
 		return rec.record, true
 	}
 	return m.settled(key)
