@@ -40,20 +40,20 @@ const (
 // newTaker returns the name of one computation.
 func newTaker() string { return newToken()[:takerLen] }
 
-// parseCached reads what is stored under a key. ok is false for what no Guarded wrote.
-func parseCached(raw string) (c cached, ok bool) {
+// parse makes c, which is zero, what is stored under a key. It is false for what no Guarded wrote.
+func (c *cached) parse(raw string) bool {
 	if len(raw) <= len(cachedMagic) || raw[:len(cachedMagic)] != cachedMagic {
-		return cached{}, false
+		return false
 	}
 	c.raw, c.kind = raw, raw[len(cachedMagic)]
 	switch c.kind {
 	case cachedLease:
 		c.takers = raw[len(cachedMagic)+1:]
-		return c, c.takers != "" && len(c.takers)%takerLen == 0
+		return c.takers != "" && len(c.takers)%takerLen == 0
 	case cachedValue, cachedAbsent:
-		return c, c.parseValue(raw)
+		return c.parseValue(raw)
 	}
-	return cached{}, false
+	return false
 }
 
 func (c *cached) parseValue(raw string) bool {

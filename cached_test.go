@@ -17,8 +17,8 @@ func TestCachedSurvives(t *testing.T) {
 		{kind: cachedLease, takers: newTaker() + newTaker()},
 	} {
 		want.raw = want.encode()
-		got, ok := parseCached(want.raw)
-		require.True(t, ok)
+		var got cached
+		require.True(t, got.parse(want.raw))
 		require.Equal(t, want, got)
 		require.Equal(t, want.kind != cachedLease, got.servable())
 	}
@@ -30,9 +30,8 @@ func TestCachedTakers(t *testing.T) {
 	for range 2 * maxTakers {
 		takers = append(takers, newTaker())
 		raw := c.leaseWith(takers[len(takers)-1])
-		var ok bool
-		c, ok = parseCached(raw)
-		require.True(t, ok)
+		c = cached{}
+		require.True(t, c.parse(raw))
 		require.Equal(t, raw, c.encode())
 		require.True(t, c.lists(takers[len(takers)-1]))
 	}
@@ -46,7 +45,7 @@ func TestCachedTakers(t *testing.T) {
 	require.False(t, c.lists(c.takers[1:takerLen+1]), "only whole takers count")
 }
 
-func TestParseCachedRefusesWhatIsForeign(t *testing.T) {
+func TestCachedRefusesWhatIsForeign(t *testing.T) {
 	value := (&cached{kind: cachedValue, version: newTaker()[:versionLen], takers: newTaker()}).encode()
 	absent := (&cached{kind: cachedAbsent, version: newTaker()[:versionLen]}).encode()
 	for _, raw := range []string{
@@ -55,8 +54,7 @@ func TestParseCachedRefusesWhatIsForeign(t *testing.T) {
 		value[:len(cachedMagic)+1+versionLen] + "\xff" + value[len(cachedMagic)+2+versionLen:],    // freshUntil below 0
 		value[:len(cachedMagic)+1+versionLen+8] + "\xff" + value[len(cachedMagic)+10+versionLen:], // cost below 0
 	} {
-		_, ok := parseCached(raw)
-		require.False(t, ok, "%q", raw)
+		require.False(t, new(cached).parse(raw), "%q", raw)
 	}
 }
 
@@ -67,15 +65,14 @@ func FuzzCached(f *testing.F) {
 	f.Add((&cached{kind: cachedValue, version: newTaker()[:versionLen], takers: newTaker(), payload: "x"}).encode())
 	f.Add((&cached{kind: cachedAbsent, version: newTaker()[:versionLen]}).encode())
 	f.Fuzz(func(t *testing.T, raw string) {
-		c, ok := parseCached(raw)
-		if !ok {
+		var c, lease cached
+		if !c.parse(raw) {
 			return
 		}
 		require.Equal(t, raw, c.encode())
 		require.Zero(t, len(c.takers)%takerLen)
 		c.lists(newTaker())
-		lease, ok := parseCached(c.leaseWith(newTaker()))
-		require.True(t, ok)
+		require.True(t, lease.parse(c.leaseWith(newTaker())))
 		require.LessOrEqual(t, len(lease.takers), maxTakers*takerLen)
 	})
 }

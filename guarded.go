@@ -118,12 +118,16 @@ func NewGuarded[T any](s *Store, opts *GuardedOptions[T]) *Guarded[T] {
 // Get returns the value of key. If there is none it calls compute, or waits for
 // another caller that does, as the type's documentation says.
 func (g *Guarded[T]) Get(ctx context.Context, key string, compute func(context.Context) (T, error)) (T, error) {
-	whole := guardedKey(g.prefix, key)
+	whole := keyIn(g.prefix, key)
 	seen, err := g.look(ctx, whole)
 	if err == nil && (!seen.servable() || g.due(&seen)) {
 		seen, err = g.obtain(g.task(ctx, key, whole, compute), seen)
 	}
-	return g.open(key, seen, err)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return g.open(key, &seen)
 }
 
 func (g *Guarded[T]) task(ctx context.Context, key, whole string, compute func(context.Context) (T, error)) task {
@@ -136,11 +140,8 @@ func (g *Guarded[T]) task(ctx context.Context, key, whole string, compute func(c
 	}}
 }
 
-func (g *Guarded[T]) open(key string, c cached, err error) (T, error) {
+func (g *Guarded[T]) open(key string, c *cached) (T, error) {
 	var none T
-	if err != nil {
-		return none, err
-	}
 	if c.kind == cachedAbsent {
 		return none, ErrNotFound
 	}
@@ -155,21 +156,19 @@ func (g *Guarded[T]) open(key string, c cached, err error) (T, error) {
 // running returns, in any process, reaches only those callers whose Get began before.
 func (g *Guarded[T]) Invalidate(ctx context.Context, key string) error {
 	// Value, lease and the list of those who compute are one key.
-	_, err := g.store.Delete(ctx, guardedKey(g.prefix, key))
+	_, err := g.store.Delete(ctx, keyIn(g.prefix, key))
 	return err
 }
 
 // look reads what is under key; a zero cached if it is missing.
-func (g *guard) look(ctx context.Context, key string) (cached, error) {
+func (g *guard) look(ctx context.Context, key string) (c cached, err error) {
 	raw, err := g.store.Get(ctx, key)
-	if err == ErrNotFound {
-		return cached{}, nil
-	}
-	if err != nil {
-		return cached{}, err
-	}
-	c, ok := parseCached(raw)
-	if !ok {
+	switch {
+	case err == ErrNotFound:
+		return c, nil
+	case err != nil:
+		return c, err
+	case !c.parse(raw):
 		return cached{}, wrap("get", key, ErrWrongType)
 	}
 	return c, nil
@@ -185,14 +184,4 @@ func (g *guard) obtain(t task, seen cached) (cached, error) {
 	}
 	g.refresh(t, seen)
 	return seen, nil
-}
-
-// guardedKey is Key(prefix, key) for a prefix that has its ":" already.
-func guardedKey(prefix, key string) string {
-	for i := range len(key) {
-		if c := key[i]; c == ':' || c == '%' || c == '{' {
-			return prefix + keyEscaper.Replace(key)
-		}
-	}
-	return prefix + key
 }

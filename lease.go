@@ -74,11 +74,12 @@ func nextBackoff(last, ttl time.Duration) time.Duration {
 // undoLimit bounds how long a caller waits for a write of unknown outcome to be taken back.
 const undoLimit = 5 * time.Second
 
-// newToken returns 130 random bits, printable.
+// newToken returns 130 random bits, printable. They come from the kernel, which knows when a virtual machine was
+// restored from a snapshot: two copies of one process must not draw the same.
 func newToken() string { return rand.Text() }
 
 // takeLease writes value, which contains a fresh token, under key if the key is free. began is
-// a local time before that write, for holdLease.
+// a local time before that write, for [lease.hold].
 //
 // If the outcome of the write is unknown, it looks whether our token is there. If that can't be
 // told, it takes the token back, best effort, and returns the error: should the write land even
@@ -101,10 +102,17 @@ func takeLease(ctx context.Context, s *Store, key, value string, ttl time.Durati
 	return false, began, err
 }
 
-// holdLease starts keeping a lease whose key has just been written with value
-// and o.ttl by a call that began at began. The lease's context has the values of parent, not its cancellation.
+// holdLease returns a new lease that is held, see [lease.hold].
 func holdLease(parent context.Context, s *Store, key, value string, began time.Time, o leaseOptions) *lease {
-	l := &lease{s: s, key: key, value: value, parent: background(parent), noRenew: o.noRenew}
+	l := new(lease)
+	l.hold(parent, s, key, value, began, o)
+	return l
+}
+
+// hold starts keeping a lease whose key has just been written with value
+// and o.ttl by a call that began at began. The lease's context has the values of parent, not its cancellation.
+func (l *lease) hold(parent context.Context, s *Store, key, value string, began time.Time, o leaseOptions) {
+	l.s, l.key, l.value, l.parent, l.noRenew = s, key, value, background(parent), o.noRenew
 	if o.maxHold > 0 {
 		l.bound = began.Add(o.maxHold)
 	}
@@ -112,7 +120,6 @@ func holdLease(parent context.Context, s *Store, key, value string, began time.T
 	defer l.mu.Unlock()
 	l.renewedLocked(began, o.ttl)
 	l.timer = time.AfterFunc(time.Until(l.nextLocked()), l.fire)
-	return l
 }
 
 // context ends with cause ErrLockLost when the lease is lost, before anyone

@@ -61,10 +61,10 @@ func NewLocker(s *Store, opts *LockerOptions) *Locker {
 		o.Prefix = defaultLockPrefix
 	}
 	setDefault(&o.TTL, defaultLockTTL)
-	keys := Key(o.Prefix) + ":"
+	keys := Key(o.Prefix, "")
 	l := &Locker{
 		s:      s,
-		prefix: o.Prefix,
+		prefix: keys,
 		fences: keys + "%fence", // no name escapes to this
 		lease:  leaseOptions{ttl: o.TTL, noRenew: o.NoRenew, maxHold: o.MaxHold},
 		wakes:  newWakes(s, keys),
@@ -92,7 +92,7 @@ func (l *Locker) Lock(ctx context.Context, name string) (*Lock, error) {
 // TryLock takes the lock of name if it is free, and else returns [ErrLocked] at
 // once. It may overtake those who wait in [Locker.Lock].
 func (l *Locker) TryLock(ctx context.Context, name string) (*Lock, error) {
-	k, err := l.try(background(ctx), name, Key(l.prefix, name))
+	k, err := l.try(background(ctx), name, keyIn(l.prefix, name))
 	return k, recipeError("trylock", name, err)
 }
 
@@ -117,7 +117,7 @@ func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) er
 	}
 	inner, cancel := context.WithCancelCause(k.Context())
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	return f(&leaseContext{inner, k.lease})
+	return f(&leaseContext{inner, &k.lease})
 }
 
 // Holder says who holds a lock.
@@ -129,7 +129,7 @@ type Holder struct {
 // Holder returns who holds the lock of name, or [ErrNotFound] if it is free. By
 // the time it returns, that may have changed: it is for people who look, not for programs that decide.
 func (l *Locker) Holder(ctx context.Context, name string) (Holder, error) {
-	e, err := l.s.Entry(ctx, Key(l.prefix, name))
+	e, err := l.s.Entry(ctx, keyIn(l.prefix, name))
 	if err != nil {
 		return Holder{}, recipeError("holder", name, err)
 	}
@@ -152,14 +152,14 @@ func (l *Locker) Holder(ctx context.Context, name string) (Holder, error) {
 // it at its next renewal, up to TTL/3 later, and may overlap with a successor until then;
 // its [Lock.Held] fails at once and its [Lock.Fence] is lower than every later one.
 func (l *Locker) ForceUnlock(ctx context.Context, name string) (bool, error) {
-	n, err := l.s.Delete(ctx, Key(l.prefix, name))
+	n, err := l.s.Delete(ctx, keyIn(l.prefix, name))
 	return n > 0, recipeError("forceunlock", name, err)
 }
 
 // Lock is a lock that is held. Call [Lock.Unlock] when done. Its methods are safe for concurrent use.
 type Lock struct {
 	name  string
-	lease *lease
+	lease lease
 	fence int64
 }
 
@@ -202,7 +202,7 @@ func (k *Lock) Unlock(ctx context.Context) error {
 
 // lock waits for its turn in the line of name, and then for the lock.
 func (l *Locker) lock(ctx context.Context, name string) (*Lock, error) {
-	key := Key(l.prefix, name)
+	key := keyIn(l.prefix, name)
 	if err := l.s.check(key); err != nil {
 		return nil, err
 	}
@@ -253,13 +253,13 @@ func (l *Locker) try(ctx context.Context, name, key string) (*Lock, error) {
 	if !taken {
 		return nil, ErrLocked
 	}
-	lease := holdLease(ctx, l.s, key, token, began, l.lease)
-	fence, err := l.drawFence(ctx, lease)
-	if err != nil {
-		_ = lease.release(ctx) // the error that matters is err
+	k := &Lock{name: name}
+	k.lease.hold(ctx, l.s, key, token, began, l.lease)
+	if k.fence, err = l.drawFence(ctx, &k.lease); err != nil {
+		_ = k.lease.release(ctx) // the error that matters is err
 		return nil, err
 	}
-	return &Lock{name: name, lease: lease, fence: fence}, nil
+	return k, nil
 }
 
 // drawFence draws the next fence for a lease that has been taken. Drawn before, fences could go

@@ -296,8 +296,8 @@ func (r *RateLimiter) take(ctx context.Context, op, key string, n int64, dry boo
 	}, nil
 }
 
-// key returns the store's key of key: Key(prefix, key) in the namespace, made in one allocation.
-func (r *RateLimiter) key(key string) string { return r.prefix + keyEscaper.Replace(key) }
+// key returns the store's key of key, with the namespace.
+func (r *RateLimiter) key(key string) string { return keyIn(r.prefix, key) }
 
 // wrap names op and the caller's key instead of the store's.
 func (r *RateLimiter) wrap(op, key string, err error) error {

@@ -15,7 +15,7 @@ import (
 // forgets its value.
 func GuardedGet(ctx context.Context, s *Store, key string, ttl time.Duration, compute func(context.Context) (string, error)) (string, error) {
 	g := guard{store: s, ttl: ttl, lockTTL: defaultComputeTTL, invalid: ttl < KeepTTL}
-	whole := guardedKey(defaultGuardedPrefix+":", key)
+	whole := keyIn(defaultGuardedPrefix+":", key)
 	seen, err := g.look(ctx, whole)
 	if err == nil && !seen.servable() {
 		seen, err = obtainShared(g, task{ctx: background(ctx), name: key, key: whole, compute: compute}, seen)
