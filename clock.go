@@ -79,7 +79,7 @@ func (c *clock) deadline(wall time.Time, step time.Duration) int64 {
 
 // micros returns now as microseconds since 1970. The wall clock's steps don't show.
 func (c *clock) micros(now int64) int64 {
-	return c.start.UnixMicro() + now/int64(time.Microsecond)
+	return c.start.UnixMicro() + (now-1)/int64(time.Microsecond)
 }
 
 // An instant is the time of one operation, read from the clock when it is first needed.

@@ -122,7 +122,7 @@ func (m *memory) find(key string) (record, bool) {
 	if !found {
 		return record{}, false
 	}
-	if !rec.isCounter() && !m.clock.expired(rec.deadline()) {
+	if !rec.isNumeric() && !m.clock.expired(rec.deadline()) {
 		return rec.record, true
 	}
 	return m.settled(key)
@@ -130,20 +130,22 @@ func (m *memory) find(key string) (record, bool) {
 
 // settled is find with the lock taken. A writer that judged the key just before
 // its deadline, and is about to give it a later one, has then either done so or
-// not begun. A counter is replaced by its text, so that Get allocates nothing for that either.
+// not begun. Numbers are replaced by their text, so that Get allocates nothing for them either.
 func (m *memory) settled(key string) (record, bool) {
 	var w writing
 	w.begin(m, key)
 	defer w.unlock()
-	if !w.live || !w.rec.isCounter() {
+	if !w.live || !w.rec.isNumeric() {
 		return w.rec, w.live
 	}
-	var buf [20]byte
-	f := fields{key: key, value: decimal(&buf, w.rec.number()), deadline: w.rec.deadline()}
-	if rec, err := w.replaceLocked(w.at, w.rec, &f); err == nil {
-		return rec, true
+	f := w.rec.fields()
+	rec, err := w.replaceLocked(w.at, w.rec, &f)
+	if err != nil { // the shard is full: the reader gets a record of its own
+		memory := make([]uint64, f.size()/8)
+		rec = record{unsafe.Pointer(&memory[0])}
+		rec.write(noNumber, &f)
 	}
-	return w.rec, true
+	return rec, true
 }
 
 // decimal returns n in base 10, in buf.
@@ -304,7 +306,7 @@ func (w *writing) incr(delta int64, ttl time.Duration) (int64, error) {
 		return 0, ErrOverflow
 	}
 	if f.metadata == "" && len(f.key) < 1<<shortKeyBits {
-		f.value, f.counter, f.number = "", true, sum
+		f.value, f.numeric, f.number = "", true, sum
 		return sum, w.store(&f)
 	}
 	var buf [20]byte
@@ -322,6 +324,32 @@ func (w *writing) incrInPlace(delta int64) (int64, error) {
 	w.payload += decimalLen(sum) - decimalLen(old)
 	w.engine.watchers.emit(EventPut, w.rec, &w.engine.clock)
 	return sum, nil
+}
+
+// putState stores the state of a quota instead of old: as numbers, so that the next Take need only change these.
+func (w *writing) putState(s, old *quotaState, deadline int64) error {
+	if w.live && w.rec.isState() {
+		return w.putStateInPlace(s, old, deadline)
+	}
+	if len(w.key) >= 1<<shortKeyBits {
+		return w.put(string(s.append(nil)), "", deadline)
+	}
+	rest := s.rest()
+	return w.store(&fields{
+		key: w.key, value: unsafe.String(&rest[0], len(rest)), deadline: deadline,
+		numeric: true, number: s.numbers[0],
+	})
+}
+
+func (w *writing) putStateInPlace(s, old *quotaState, deadline int64) error {
+	rec, err := w.setDeadlineLocked(w.at, w.rec, deadline)
+	if err != nil {
+		return err
+	}
+	rec.setState(s)
+	w.payload += s.textLen() - old.textLen()
+	w.engine.watchers.emit(EventPut, rec, &w.engine.clock)
+	return nil
 }
 
 // parseInteger parses an int64 as strconv.FormatInt prints it, and nothing else.
@@ -477,17 +505,18 @@ func (m *memory) Take(_ context.Context, key string, q Quota, n int64, dry bool)
 	var w writing
 	w.begin(m, key)
 	defer w.unlock()
-	old := ""
+	var s quotaState
 	if w.live {
-		old = w.rec.value()
+		s = w.rec.state()
 	}
-	next, ttl, usage, err := q.Take(old, m.clock.micros(w.now()), n)
-	if err != nil || dry || next == old {
+	before := s
+	usage, err := q.advance(&s, m.clock.micros(w.now()), n)
+	switch {
+	case err != nil || dry || s == before:
 		return usage, err
-	}
-	if next == "" {
+	case s.kind == 0:
 		w.delete()
 		return usage, nil
 	}
-	return usage, w.put(next, "", w.deadlineFor(ttl))
+	return usage, w.putState(&s, &before, w.deadlineFor(usage.ResetAfter))
 }

@@ -261,7 +261,7 @@ func fire(t *testing.T, s *Store, rng *rand.Rand) {
 	}
 	for range 6000 {
 		k := key()
-		switch rng.IntN(12) {
+		switch rng.IntN(16) {
 		case 0, 1, 2:
 			// The value begins with its key, so that a reader who follows a wrong pointer is found out.
 			_ = s.Set(ctx, k, k+"="+strings.Repeat("x", rng.IntN(3000)), ttl())
@@ -285,10 +285,48 @@ func fire(t *testing.T, s *Store, rng *rand.Rand) {
 					break
 				}
 			}
+		case 9, 10, 11:
+			fireAtQuotas(t, s, rng)
 		default:
 			if v, err := s.Get(ctx, k); err == nil && !strings.HasPrefix(v, k+"=") {
 				t.Errorf("get %q: %.20q", k, v)
 			}
+		}
+	}
+}
+
+// fireAtQuotas takes from few quotas, whose states are changed in place, and reads them meanwhile.
+func fireAtQuotas(t *testing.T, s *Store, rng *rand.Rand) {
+	ctx := context.Background()
+	n := rng.IntN(20)
+	key := fmt.Sprintf("quota:%d", n)
+	state := func(text string) quotaState {
+		s := parseState(text)
+		if s.kind != stateKinds[n%3] {
+			t.Errorf("%s: no state of its kind: %q", key, text)
+		}
+		return s
+	}
+	switch rng.IntN(8) {
+	case 0:
+		if v, err := s.Get(ctx, key); err == nil {
+			state(v)
+		}
+	case 1:
+		for e, err := range s.Scan(ctx, Range{Prefix: key, To: key + "\x00"}) {
+			if err != nil {
+				t.Error(err)
+			}
+			state(e.Value)
+		}
+	case 2:
+		_, _ = s.Delete(ctx, key)
+	case 3:
+		_, _ = s.Expire(ctx, key, []time.Duration{NoExpiry, time.Millisecond, time.Hour}[rng.IntN(3)])
+	default:
+		q := Quota{Refill: Refill(n % 3), Capacity: 1 << 40, Amount: 1000, Period: time.Duration(1+rng.IntN(5)) * time.Millisecond}
+		if _, err := s.take(ctx, key, q, rng.Int64N(1000), rng.IntN(4) == 0); err != nil {
+			t.Error(err)
 		}
 	}
 }

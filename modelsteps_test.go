@@ -31,6 +31,8 @@ func (m *model) step() {
 		m.comparePages(m.between(), 1+m.r.IntN(30))
 	case n < 76:
 		m.stepDeletePrefix()
+	case n < 86:
+		m.stepTake()
 	default:
 		m.stepSingle()
 	}
@@ -89,6 +91,31 @@ func (m *model) stepSingle() {
 		got.OK = n == 1
 	}
 	m.single(op.Kind.String()+" "+strconv.Quote(op.Key), want, got, err)
+}
+
+// stepTake takes from the quota of one of a few keys, so that states are met again.
+func (m *model) stepTake() {
+	i := m.r.IntN(6)
+	key := m.keys[i]
+	q := kv.Quota{Refill: kv.Refill(i % 3), Capacity: 12, Amount: 7, Period: 4 * time.Second}
+	if m.r.IntN(8) == 0 { // the state is of another kind
+		q.Refill = kv.Refill(m.r.IntN(3))
+	}
+	n, dry := int64(m.r.IntN(16)-4), m.r.IntN(8) == 0
+	e, live := m.live[key]
+	next, ttl, want, wantErr := q.Take(e.Value, time.Now().UnixMicro(), n)
+	got, err := kv.Take(m.ctx, m.s, key, q, n, dry)
+	if !errors.Is(err, wantErr) {
+		m.t.Fatalf("take from %q: error %v, want %v", e.Value, err, wantErr)
+	}
+	m.equal(want, got, "take %d from %q", n, e.Value)
+	switch {
+	case err != nil || dry || next == e.Value:
+	case next == "":
+		m.remove(key)
+	case !live || ttl > 0:
+		m.put(kv.Entry{Key: key, Value: next, ExpiresAt: m.deadline(key, ttl)})
+	}
 }
 
 func (m *model) stepBatch() {

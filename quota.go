@@ -1,9 +1,11 @@
 package kv
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"strconv"
 	"time"
+	"unsafe"
 )
 
 // Refill says how what was taken from a [Quota] comes back.
@@ -122,31 +124,49 @@ type stateBuffer [64]byte
 
 // take is Take with next in buf.
 func (q Quota) take(buf *stateBuffer, old string, now, n int64) (next []byte, ttl time.Duration, u Usage, err error) {
-	if err := q.check(); err != nil {
-		return nil, 0, u, err
-	}
-	if n > q.Capacity {
-		return nil, 0, u, ErrCost
-	}
-	n = max(n, -q.Capacity) // give back no more than there is, and let no sum overflow
-	s, moved := quotaState{kind: stateKinds[q.Refill]}, false
-	switch q.Refill {
-	case RefillWindow:
-		moved, u, err = q.takeWindow(&s, old, now, n)
-	case RefillSliding:
-		moved, u, err = q.takeSliding(&s, old, now, n)
-	case RefillSteady:
-		moved, u, err = q.takeSteady(&s, old, now, n)
-	}
+	s := parseState(old)
+	before := s
+	u, err = q.advance(&s, now, n)
 	switch {
-	case err != nil:
-		return nil, 0, Usage{}, err
-	case u.ResetAfter == 0:
-		return nil, 0, u, nil
-	case !moved && (n == 0 || !u.OK):
+	case err != nil || s.kind == 0:
+		return nil, 0, u, err
+	case s == before:
 		return append(buf[:0], old...), 0, u, nil
 	}
 	return s.append(buf[:0]), u.ResetAfter, u, nil
+}
+
+// advance is Take for numbers instead of a text: it makes s the state to store, the zero one for none.
+func (q Quota) advance(s *quotaState, now, n int64) (u Usage, err error) {
+	if err := q.check(); err != nil {
+		return u, err
+	}
+	if n > q.Capacity {
+		return u, ErrCost
+	}
+	n = max(n, -q.Capacity) // give back no more than there is, and let no sum overflow
+	next := quotaState{kind: stateKinds[q.Refill], numbers: s.numbers}
+	if s.kind == 0 {
+		next.numbers[0] = now
+	} else if s.kind != next.kind {
+		return u, ErrWrongType
+	}
+	var moved bool
+	switch q.Refill {
+	case RefillWindow:
+		moved, u = q.takeWindow(&next, now, n)
+	case RefillSliding:
+		moved, u = q.takeSliding(&next, now, n)
+	case RefillSteady:
+		moved, u = q.takeSteady(&next, now, n)
+	}
+	switch {
+	case u.ResetAfter == 0:
+		*s = quotaState{}
+	case moved || n != 0 && u.OK:
+		*s = next
+	}
+	return u, nil
 }
 
 // check returns ErrInvalidLimit if q is out of its bounds.
@@ -175,16 +195,10 @@ func (q Quota) refillFits() bool {
 // period returns Period in microseconds.
 func (q Quota) period() int64 { return int64(q.Period / time.Microsecond) }
 
-// takeWindow puts the new state into s. moved says that the clock was set back
-// by so much that the window had to be moved to it.
-func (q Quota) takeWindow(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
-	start, used, period := now, int64(0), q.period()
-	if old != "" {
-		if !s.parse(old) || s.numbers[1] > maxQuota {
-			return false, u, ErrWrongType
-		}
-		start, used = s.numbers[0], s.numbers[1]
-	}
+// takeWindow makes s, which may be one that was never used and begins now, the new state. moved says
+// that the clock was set back by so much that the window had to be moved to it.
+func (q Quota) takeWindow(s *quotaState, now, n int64) (moved bool, u Usage) {
+	start, used, period := s.numbers[0], s.numbers[1], q.period()
 	switch {
 	case now-start >= period:
 		start, used = now, 0
@@ -200,18 +214,12 @@ func (q Quota) takeWindow(s *quotaState, old string, now, n int64) (moved bool, 
 		u.ResetAfter = micros(start - now + period)
 	}
 	s.numbers = [3]int64{start, used}
-	return moved, u, nil
+	return moved, u
 }
 
-// takeSliding puts the new state into s.
-func (q Quota) takeSliding(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
-	w := slidingState{start: now, period: q.period()}
-	if old != "" {
-		if !s.parse(old) || s.numbers[1] > maxQuota || s.numbers[2] > maxQuota {
-			return false, u, ErrWrongType
-		}
-		w.start, w.used, w.before = s.numbers[0], s.numbers[1], s.numbers[2]
-	}
+// takeSliding is takeWindow for RefillSliding.
+func (q Quota) takeSliding(s *quotaState, now, n int64) (moved bool, u Usage) {
+	w := slidingState{period: q.period(), start: s.numbers[0], used: s.numbers[1], before: s.numbers[2]}
 	moved = w.advance(now)
 	u.Used = w.count(now)
 	if u.OK = n <= q.Capacity-u.Used || n <= 0; u.OK {
@@ -224,7 +232,7 @@ func (q Quota) takeSliding(s *quotaState, old string, now, n int64) (moved bool,
 		u.ResetAfter = micros(max(w.fallsTo(0)-now, 0))
 	}
 	s.numbers = [3]int64{w.start, w.used, w.before}
-	return moved, u, nil
+	return moved, u
 }
 
 // slidingState is what was taken in the window that begins at start, and in the one before it.
@@ -284,15 +292,9 @@ func (w *slidingState) overlap(room, taken int64) int64 {
 	return overlap
 }
 
-// takeSteady puts the new state into s.
-func (q Quota) takeSteady(s *quotaState, old string, now, n int64) (moved bool, u Usage, err error) {
-	var ahead span // of the theoretical arrival time
-	if old != "" {
-		if !s.parse(old) || s.numbers[1] >= maxQuota {
-			return false, u, ErrWrongType
-		}
-		ahead = span{us: s.numbers[0] - now, part: s.numbers[1]}
-	}
+// takeSteady is takeWindow for RefillSteady.
+func (q Quota) takeSteady(s *quotaState, now, n int64) (moved bool, u Usage) {
+	ahead := span{us: s.numbers[0] - now, part: s.numbers[1]} // of the theoretical arrival time
 	full := q.cost(q.Capacity)
 	ahead, moved = q.settle(ahead, full)
 	u.OK = true
@@ -312,7 +314,7 @@ func (q Quota) takeSteady(s *quotaState, old string, now, n int64) (moved bool, 
 	u.Used = q.worth(ahead)
 	u.ResetAfter = micros(ahead.ceil())
 	s.numbers = [3]int64{now + ahead.us, ahead.part}
-	return moved, u, nil
+	return moved, u
 }
 
 // settle returns the part of ahead that counts. moved says that the clock was
@@ -384,7 +386,8 @@ func mulDiv(a, b, m int64) (quotient, remainder int64) {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-// quotaState is the stored text of a quota: a letter and two or three numbers.
+// quotaState is what is stored of a quota: the letter of its kind and two or three numbers. The
+// zero value is that of one that was never used.
 type quotaState struct {
 	kind    byte
 	numbers [3]int64
@@ -392,6 +395,9 @@ type quotaState struct {
 
 // stateKinds are the letters of the kinds of Refill.
 var stateKinds = [...]byte{RefillWindow: 'w', RefillSliding: 's', RefillSteady: 'g'}
+
+// noState is the kind of what is no state.
+const noState = '?'
 
 // count returns how many numbers a state of this kind has.
 func (s *quotaState) count() int {
@@ -401,30 +407,55 @@ func (s *quotaState) count() int {
 	return 2
 }
 
-// parse reads a state of s's kind into s, and says whether it is one.
-func (s *quotaState) parse(text string) bool {
-	const maxNumber = 1 << 53
-	if text == "" || text[0] != s.kind {
-		return false
+// parseState returns the state that text is. If it is none, kind is noState.
+func parseState(text string) quotaState {
+	var s quotaState
+	if text != "" && !s.parse(text) {
+		return quotaState{kind: noState}
 	}
-	i := 1
+	return s
+}
+
+// parse reads a text into s, and says whether it is a state.
+func (s *quotaState) parse(text string) bool {
+	s.kind = text[0]
+	rest := text[1:]
 	for field := range s.count() {
 		if field > 0 {
-			if i == len(text) || text[i] != ' ' {
+			if rest == "" || rest[0] != ' ' {
 				return false
 			}
-			i++
+			rest = rest[1:]
 		}
-		begin, n := i, int64(0)
-		for ; i < len(text) && text[i]-'0' <= 9 && n <= maxNumber; i++ {
-			n = n*10 + int64(text[i]-'0')
-		}
-		if i == begin || n > maxNumber {
+		n, digits := parseDigits(rest)
+		if digits == 0 {
 			return false
 		}
-		s.numbers[field] = n
+		s.numbers[field], rest = n, rest[digits:]
 	}
-	return i == len(text)
+	return rest == "" && s.valid()
+}
+
+// valid says whether the kind is one, and its numbers are within the bounds that [Quota.Take] states.
+func (s *quotaState) valid() bool {
+	const maxTime = 1 << 53
+	ok := s.numbers[0] <= maxTime && s.numbers[1] <= maxQuota && s.numbers[2] <= maxQuota
+	switch s.kind {
+	case 'w', 's':
+		return ok
+	case 'g':
+		return ok && s.numbers[1] < maxQuota
+	}
+	return false
+}
+
+// parseDigits returns the number that text begins with, and its length. Beyond 2^53 it stops early.
+func parseDigits(text string) (n int64, digits int) {
+	for digits < len(text) && text[digits]-'0' <= 9 && n <= 1<<53 {
+		n = n*10 + int64(text[digits]-'0')
+		digits++
+	}
+	return n, digits
 }
 
 // append appends the text of s to dst.
@@ -437,4 +468,33 @@ func (s *quotaState) append(dst []byte) []byte {
 		dst = strconv.AppendInt(dst, n, 10)
 	}
 	return dst
+}
+
+// textLen returns the length of the text of s.
+func (s *quotaState) textLen() int {
+	n := s.count() // the letter, and a space between two numbers
+	for _, number := range s.numbers[:s.count()] {
+		n += decimalLen(number)
+	}
+	return n
+}
+
+// stateRest is all of a state but the first number: how a record has it, see record.go.
+type stateRest [17]byte
+
+func (s *quotaState) rest() (rest stateRest) {
+	rest[0] = s.kind
+	binary.LittleEndian.PutUint64(rest[1:], uint64(s.numbers[1]))
+	binary.LittleEndian.PutUint64(rest[9:], uint64(s.numbers[2]))
+	return rest
+}
+
+// makeState is the opposite of rest.
+func makeState(first int64, rest string) quotaState {
+	b := (*stateRest)(unsafe.Pointer(unsafe.StringData(rest)))
+	return quotaState{kind: b[0], numbers: [3]int64{
+		first,
+		int64(binary.LittleEndian.Uint64(b[1:])),
+		int64(binary.LittleEndian.Uint64(b[9:])),
+	}}
 }

@@ -15,23 +15,25 @@ import (
 //
 //	offset 0   uint32   the key's number in its shard, noNumber if the record is dead
 //	       4   uint32   shape: bit 0 there is a deadline, bit 1 extended lengths,
-//	                    bit 2 a counter, bits 3-12 length of the key, bits 13-31 length of the value
+//	                    bit 2 numeric, bits 3-12 length of the key, bits 13-31 length of the value
 //	       8   int64    deadline, 0 for none; only with bit 0; atomic
 //	      +8   uint32 length of key, uint32 of metadata, uint64 of value; only with bit 1
-//	      +8   int64    the value of a counter; only with bit 2; atomic
+//	      +8   int64    the first number; only with bit 2; atomic
 //	           key, value, metadata; padded to 8 bytes
 //
 // The short shape is for what nearly all records are: no metadata, key below 1
 // KiB, value below 512 KiB. Its header costs 8 bytes, with a deadline 16.
 //
-// A counter has its value as a number, which Incr changes in place, instead of
-// text. [memory.find] replaces it by text when somebody asks for it.
+// A numeric record has numbers, which are changed in place, instead of a text. In a
+// counter's, which Incr changes, the first number is all, and the value is empty. In that of a
+// quota's state, which Take changes, the value is the other numbers, see [quotaState.rest]; they are read and written
+// with the shard's mu held. [memory.settled] replaces the record by one with the text when somebody asks for it.
 type record struct{ p unsafe.Pointer }
 
 const (
 	shapeDeadline = 1 << 0
 	shapeExtended = 1 << 1
-	shapeCounter  = 1 << 2
+	shapeNumeric  = 1 << 2
 
 	shortKeyShift  = 3
 	shortKeyBits   = 10
@@ -41,7 +43,7 @@ const (
 	headerBytes   = 8
 	deadlineBytes = 8
 	extendedBytes = 16
-	counterBytes  = 8
+	numberBytes   = 8
 
 	// From this size on a record has room for a deadline even if it has none,
 	// so that the first Expire need not copy it.
@@ -52,7 +54,7 @@ const (
 type fields struct {
 	key, value, metadata string
 	deadline             int64 // 0: none
-	counter              bool  // the value is number, there is no metadata, and key is short
+	numeric              bool  // the value is number, and what value has; there is no metadata, and key is short
 	number               int64
 }
 
@@ -61,10 +63,23 @@ func (f *fields) stored() int { return len(f.key) + len(f.value) + len(f.metadat
 
 // payload returns the bytes of key, value and metadata.
 func (f *fields) payload() int {
-	if f.counter {
+	switch {
+	case !f.numeric:
+		return f.stored()
+	case f.value == "":
 		return len(f.key) + decimalLen(f.number)
 	}
-	return f.stored()
+	s := makeState(f.number, f.value)
+	return len(f.key) + s.textLen()
+}
+
+// text returns the value of a numeric record as text.
+func (f *fields) text() string {
+	if f.value == "" {
+		return strconv.FormatInt(f.number, 10)
+	}
+	s := makeState(f.number, f.value)
+	return string(s.append(nil))
 }
 
 // shape returns the second word of the header.
@@ -73,8 +88,8 @@ func (f *fields) shape() uint32 {
 	if f.deadline != 0 || len(f.value) >= roomyValue {
 		s |= shapeDeadline
 	}
-	if f.counter {
-		s |= shapeCounter
+	if f.numeric {
+		s |= shapeNumeric
 	}
 	if f.metadata != "" || len(f.key) >= 1<<shortKeyBits || len(f.value) >= 1<<shortValueBits {
 		return s | shapeExtended
@@ -85,7 +100,7 @@ func (f *fields) shape() uint32 {
 // dataOffset returns where the key begins in a record of this shape.
 func dataOffset(shape uint32) uintptr {
 	return headerBytes + uintptr(shape&shapeDeadline)*deadlineBytes +
-		uintptr(shape&shapeExtended)*(extendedBytes/shapeExtended) + uintptr(shape&shapeCounter)*(counterBytes/shapeCounter)
+		uintptr(shape&shapeExtended)*(extendedBytes/shapeExtended) + uintptr(shape&shapeNumeric)*(numberBytes/shapeNumeric)
 }
 
 // size returns the bytes of a record with contents f.
@@ -111,9 +126,9 @@ func (r record) write(id uint32, f *fields) {
 		*(*uint64)(unsafe.Add(r.p, at+8)) = uint64(len(f.value))
 		at += extendedBytes
 	}
-	if shape&shapeCounter != 0 {
+	if shape&shapeNumeric != 0 {
 		r.setNumber(f.number)
-		at += counterBytes
+		at += numberBytes
 	}
 	data := unsafe.Slice((*byte)(unsafe.Add(r.p, at)), f.stored())
 	n := copy(data, f.key)
@@ -161,43 +176,87 @@ func (r record) keyIn(shape uint32) string {
 	return unsafe.String((*byte)(data), shape>>shortKeyShift&(1<<shortKeyBits-1))
 }
 
-func (r record) isCounter() bool { return r.shape()&shapeCounter != 0 }
+func (r record) isNumeric() bool { return r.shape()&shapeNumeric != 0 }
 
-func (r record) numberAt() *int64 {
-	return (*int64)(unsafe.Add(r.p, dataOffset(r.shape())-counterBytes))
+// isCounter says that the record is one whose only number Incr changes in place.
+func (r record) isCounter() bool {
+	shape := r.shape()
+	return shape&shapeNumeric != 0 && shape>>shortValShift == 0
 }
 
-// number returns the value of a counter.
+// isState says that the record is the state of a quota, which Take changes in place.
+func (r record) isState() bool {
+	shape := r.shape()
+	return shape&shapeNumeric != 0 && shape>>shortValShift != 0
+}
+
+func (r record) numberAt() *int64 {
+	return (*int64)(unsafe.Add(r.p, dataOffset(r.shape())-numberBytes))
+}
+
+// number returns the first number of a numeric record.
 func (r record) number() int64 { return atomic.LoadInt64(r.numberAt()) }
 
-// setNumber changes the value of a counter. Its shard's mu is held.
+// setNumber changes the first number of a numeric record. Its shard's mu is held.
 func (r record) setNumber(n int64) { atomic.StoreInt64(r.numberAt(), n) }
 
-// value returns the value, which shares the record's memory unless it is a counter's.
-func (r record) value() string {
-	shape := r.shape()
-	if shape&shapeCounter != 0 {
-		return strconv.FormatInt(r.number(), 10)
+// state returns the state of a quota that the value is, as text or numbers. The mu of its shard is held.
+func (r record) state() quotaState {
+	if r.isState() {
+		return makeState(r.number(), r.stored())
 	}
+	return parseState(r.value())
+}
+
+// setState changes the state of a quota in place. The mu of its shard is held.
+func (r record) setState(s *quotaState) {
+	rest := s.rest()
+	r.setNumber(s.numbers[0])
+	copy(unsafe.Slice(unsafe.StringData(r.stored()), len(rest)), rest[:])
+}
+
+// stored returns what the record has for a value, which shares its memory.
+func (r record) stored() string {
+	shape := r.shape()
 	k, v, _ := r.lengths(shape)
 	return substring(unsafe.Add(r.p, dataOffset(shape)), k, v)
 }
 
-// fields returns the whole contents, which share the record's memory. Those of a counter are text, too.
+// value returns the value, which shares the record's memory unless that is numeric.
+func (r record) value() string {
+	if r.isNumeric() {
+		return r.fields().value
+	}
+	return r.stored()
+}
+
+// fields returns the whole contents, the value as text. They share the record's memory but for the text of numbers.
 func (r record) fields() fields { return r.fieldsIn(r.shape()) }
 
 func (r record) fieldsIn(shape uint32) fields {
-	if shape&shapeCounter != 0 {
-		return fields{key: r.key(), value: r.value(), deadline: r.deadline()}
+	f := r.contentsIn(shape)
+	if f.numeric {
+		return fields{key: f.key, value: f.text(), deadline: f.deadline}
 	}
+	return f
+}
+
+// contents returns the whole contents as they are stored, which share the record's memory.
+func (r record) contents() fields { return r.contentsIn(r.shape()) }
+
+func (r record) contentsIn(shape uint32) fields {
 	k, v, m := r.lengths(shape)
 	data := unsafe.Add(r.p, dataOffset(shape))
-	return fields{
+	f := fields{
 		key:      substring(data, 0, k),
 		value:    substring(data, k, v),
 		metadata: substring(data, k+v, m),
 		deadline: r.deadlineIn(shape),
 	}
+	if shape&shapeNumeric != 0 {
+		f.numeric, f.number = true, r.number()
+	}
+	return f
 }
 
 // prefetchKey brings the end of a key of n bytes closer. It may be on another cache line than the
@@ -219,11 +278,11 @@ type located struct {
 	shape uint32
 }
 
-// isPlain says that the record has neither a deadline nor extended lengths and is no counter.
-func (l located) isPlain() bool { return l.shape&(shapeDeadline|shapeExtended|shapeCounter) == 0 }
+// isPlain says that the record has neither a deadline nor extended lengths and is not numeric.
+func (l located) isPlain() bool { return l.shape&(shapeDeadline|shapeExtended|shapeNumeric) == 0 }
 
-// isShort says that the record has no extended lengths and is no counter.
-func (l located) isShort() bool { return l.shape&(shapeExtended|shapeCounter) == 0 }
+// isShort says that the record has no extended lengths and is not numeric.
+func (l located) isShort() bool { return l.shape&(shapeExtended|shapeNumeric) == 0 }
 
 // short returns key and value of a short record, and touches nothing of it.
 func (l located) short() (key, value string) {
@@ -268,12 +327,13 @@ func (r record) size() int {
 	return align(int(dataOffset(shape)) + k + v + m)
 }
 
-// payload returns the bytes of key, value and metadata.
+// payload returns the bytes of key, value and metadata. The mu of its shard is held.
 func (r record) payload() int {
-	k, v, m := r.lengths(r.shape())
-	if r.isCounter() {
-		v = decimalLen(r.number())
+	if r.isNumeric() {
+		f := r.contents()
+		return f.payload()
 	}
+	k, v, m := r.lengths(r.shape())
 	return k + v + m
 }
 

@@ -412,7 +412,7 @@ func (sh *shard) prepareLocked(r ref, rec record) move {
 }
 
 func (sh *shard) moveLocked(m *move) bool {
-	f, id := m.rec.fields(), m.rec.id()
+	f, id := m.rec.contents(), m.rec.id()
 	to, moved, err := sh.appendLocked(id, &f)
 	if err != nil {
 		return false // no chunk to be had: stay wasteful
@@ -477,7 +477,7 @@ func (sh *shard) setDeadlineLocked(at slotAt, rec record, deadline int64) (recor
 		sh.scheduleLocked(rec.id(), was, deadline)
 		return rec, nil
 	}
-	f := rec.fields()
+	f := rec.contents()
 	f.deadline = deadline
 	return sh.replaceLocked(at, rec, &f)
 }

@@ -257,10 +257,11 @@ func (m *memory) Scan(ctx context.Context, r Range) iter.Seq2[Entry, error] {
 }
 
 // scanned returns the entry of a record that a walker found, false if it has
-// expired meanwhile. Its deadline may have been moved since; so it is looked up again then.
+// expired meanwhile. Its deadline may have been moved since; so it is looked up again then. The
+// state of a quota is looked up, too: its numbers may be changing.
 func (m *memory) scanned(rec located, keyOnly bool, step time.Duration) (Entry, bool) {
 	deadline := rec.deadline()
-	if m.clock.expired(deadline) {
+	if m.clock.expired(deadline) || rec.isState() && !keyOnly {
 		now, live := m.settled(rec.key())
 		if !live {
 			return Entry{}, false
