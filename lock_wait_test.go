@@ -150,6 +150,22 @@ func TestLockWakesByEventNotByPolling(t *testing.T) {
 	})
 }
 
+func TestLockWakesWithAnyPrefix(t *testing.T) {
+	for _, prefix := range []string{"lock", ".", "..", "%", "a:b"} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b, _, _ := newProcesses(t)
+			o := kv.LockerOptions{Prefix: prefix, TTL: lockTTL}
+			k := tryLock(t, kv.NewLocker(a, &o), "x")
+			waiter := waitFor(t.Context(), kv.NewLocker(b, &o), "x")
+			time.Sleep(lockTTL / 10)
+			began := time.Now()
+			require.NoError(t, k.Unlock(t.Context()))
+			require.NoError(t, <-waiter)
+			require.Zero(t, time.Since(began), prefix)
+		})
+	}
+}
+
 func TestLockCostsNoWatchUnlessSomebodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, engine, _ := newProcesses(t)
