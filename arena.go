@@ -1,6 +1,9 @@
 package kv
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // A ref addresses a record within its shard: the number of its chunk and the
 // offset there in units of 8 bytes. 0 is none; so chunk 0 does not exist.
@@ -36,6 +39,9 @@ type arena struct {
 	dead   int          // bytes of dead records in chunks that still exist
 	chunks []chunkState // by chunk number
 	free   []uint32     // numbers of chunks that were let go
+
+	victim  uint32 // the chunk that compaction is emptying; 0: none
+	cleared uint32 // bytes at its front that it has seen to
 }
 
 // chunkState counts the bytes of a chunk.
@@ -94,18 +100,18 @@ func (a *arena) number() int {
 	return len(a.chunks) - 1
 }
 
-// victim returns the chunk with the most dead bytes, 0 if no chunk but the open one has any.
-func (a *arena) victim() int {
-	best, most := 0, 0
+// choose makes the chunk with the most dead bytes the victim, none if no chunk but the open one has any.
+func (a *arena) choose() {
+	most := 0
+	a.victim, a.cleared = 0, 0
 	for i := range a.chunks {
 		if c := &a.chunks[i]; c.dead > most && i != int(a.open) {
-			best, most = i, c.dead
+			a.victim, most = uint32(i), c.dead
 		}
 	}
-	return best
 }
 
-// wasteful says whether a chunk should be emptied: a third of all is dead, and there is a chunk
+// wasteful says whether another chunk should be emptied: a third of all is dead, and there is a chunk
 // with so much of it that this costs no more than it gains; or half of all is dead.
 func (a *arena) wasteful() bool {
 	return a.dead > a.live/2+chunkBytes && a.ripe > 0 || a.dead > a.live+chunkBytes
@@ -132,6 +138,9 @@ func (a *arena) forget(chunk int) {
 	a.dead -= c.dead
 	*c = chunkState{}
 	a.free = append(a.free, uint32(chunk))
+	if chunk == int(a.victim) {
+		a.victim = 0
+	}
 	if chunk == int(a.open) {
 		a.fill(0)
 	}
@@ -141,3 +150,35 @@ func (a *arena) forget(chunk int) {
 func (r ref) at(base unsafe.Pointer) record {
 	return record{unsafe.Add(base, r.offset())}
 }
+
+// Spares are empty chunks that were made while no lock was held. To make one takes as long as many writes, most
+// of it the kernel's time where the memory was never used before, and who waits so long for a lock goes to sleep,
+// which costs as much again. A writer replaces what it has taken when it has unlocked its shard.
+type spares chan *[chunkBytes]byte
+
+func makeSpares() spares { return make(spares, runtime.GOMAXPROCS(0)) }
+
+func (s spares) take() unsafe.Pointer {
+	select {
+	case c := <-s:
+		return unsafe.Pointer(c)
+	default:
+		return unsafe.Pointer(new([chunkBytes]byte))
+	}
+}
+
+func (s spares) refill() {
+	if len(s) == cap(s) {
+		return
+	}
+	c := new([chunkBytes]byte)
+	for i := 0; i < len(c); i += pageBytes {
+		c[i] = 0 // so that the kernel gives us the page now
+	}
+	select {
+	case s <- c:
+	default:
+	}
+}
+
+const pageBytes = 4 << 10

@@ -170,12 +170,38 @@ func (sh *shard) check(inOrder map[uint32]int) error {
 			return fmt.Errorf("chunk %d: %+v but its memory says otherwise", c, state)
 		}
 	}
+	if err := sh.checkGarbage(); err != nil {
+		return err
+	}
 	if n := keys + dead + len(free); n != int(sh.nextID) {
 		return fmt.Errorf("%d keys, %d dead, %d free numbers, but %d were given", keys, dead, len(free), sh.nextID)
 	}
 	got := []int{sh.keys, sh.payload, sh.arena.live, sh.arena.dead, int(sh.arena.ripe), sh.deadIDs}
 	if want := []int{keys, payload, live, deadBytes, ripe, dead}; !slices.Equal(got, want) {
 		return fmt.Errorf("keys, payload, live, dead bytes, ripe chunks, dead numbers are counted as %v, are %v", got, want)
+	}
+	return nil
+}
+
+// checkGarbage checks that compaction keeps up, and that it has left nothing behind where it was.
+func (sh *shard) checkGarbage() error {
+	a := &sh.arena
+	if a.dead > a.live+2*chunkBytes {
+		return fmt.Errorf("%d bytes live, but %d dead", a.live, a.dead)
+	}
+	if a.victim == 0 {
+		return nil
+	}
+	base, used := sh.view.Load().chunk(int(a.victim)), a.chunks[a.victim].used
+	if a.victim == a.open || base == nil || int(a.cleared) >= used {
+		return fmt.Errorf("chunk %d of %d bytes, %d of them cleared, is the victim", a.victim, used, a.cleared)
+	}
+	for offset := 0; offset < int(a.cleared); {
+		rec := makeRef(int(a.victim), offset).at(base)
+		if rec.id() != noNumber {
+			return fmt.Errorf("key %q is left in a part of chunk %d that was cleared", rec.key(), a.victim)
+		}
+		offset += rec.size()
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type memory struct {
 	order    order
 	reaper   reaper
 	watchers watchers
+	spares   spares
 }
 
 var (
@@ -38,7 +39,7 @@ var (
 
 func newMemory(o Options) *memory {
 	shardBits := bits.Len(uint(shardCount(o.Shards) - 1))
-	m := &memory{seed: maphash.MakeSeed(), shards: make([]shard, 1<<shardBits), bits: shardBits, options: o}
+	m := &memory{seed: maphash.MakeSeed(), shards: make([]shard, 1<<shardBits), bits: shardBits, options: o, spares: makeSpares()}
 	m.clock.start = time.Now()
 	for i := range m.shards {
 		m.shards[i].init(uint32(i), m)

@@ -29,10 +29,9 @@ type shard struct {
 
 	// What every write needs, and the beginning of arena.
 	mu      sync.Mutex
-	keys    int  // guarded by mu: records in the table
-	payload int  // guarded by mu: bytes of keys, values and metadata
-	behind  bool // guarded by mu: the order has work with this shard,
-	over    bool // guarded by mu: so much that this writer must help
+	keys    int    // guarded by mu: records in the table
+	payload int    // guarded by mu: bytes of keys, values and metadata
+	chores  chores // guarded by mu: what to do when mu has been unlocked
 	arena   arena
 	depth   int   // guarded by mu: nesting of begin
 	expired int64 // guarded by mu: total
@@ -46,7 +45,7 @@ type shard struct {
 	// What deadlines need.
 	timers wheel // guarded by mu
 	due    atomic.Int64
-	_      [24]byte
+	_      [16]byte
 }
 
 const cacheLine = 64
@@ -254,18 +253,30 @@ func (sh *shard) endLocked() {
 	}
 }
 
-// unlock unlocks mu, and sees to the order if the write made it fall behind.
+// chores are what a writer leaves to be done without the lock.
+type chores uint8
+
+const (
+	choreOrder chores = 1 << iota // the order has work with this shard
+	choreHelp                     // so much that the background can't keep up: this writer does some of it
+	choreSpare                    // a spare chunk was taken
+)
+
+// unlock unlocks mu, and does what there is to do then.
 func (sh *shard) unlock() {
-	behind, over := sh.behind, sh.over
-	if behind {
-		sh.behind, sh.over = false, false
+	chores := sh.chores
+	if chores != 0 {
+		sh.chores = 0
 	}
 	sh.mu.Unlock()
-	if behind {
+	if chores&choreOrder != 0 {
 		sh.engine.order.kick()
 	}
-	if over { // the background work can't keep up: this writer does some of it
+	if chores&choreHelp != 0 {
 		sh.engine.order.handOutShard(sh)
+	}
+	if chores&choreSpare != 0 {
+		sh.engine.spares.refill()
 	}
 }
 
@@ -328,13 +339,21 @@ func (sh *shard) addChunkLocked(n int) int {
 	if c == 0 {
 		return 0
 	}
-	memory := make([]byte, n)
+	memory := sh.makeChunkLocked(n)
 	if c >= len(sh.view.Load().chunks) {
 		sh.changeViewLocked(func(v *view) { v.chunks = grown(v.chunks, c+1) })
 	}
-	sh.view.Load().setChunk(c, unsafe.Pointer(&memory[0]))
+	sh.view.Load().setChunk(c, memory)
 	sh.arena.chunks[c] = chunkState{size: n}
 	return c
+}
+
+func (sh *shard) makeChunkLocked(n int) unsafe.Pointer {
+	if n != chunkBytes {
+		return unsafe.Pointer(&make([]byte, n)[0])
+	}
+	sh.chores |= choreSpare
+	return sh.engine.spares.take()
 }
 
 // grown returns a copy of s with room for n elements and a sixteenth more.
@@ -352,45 +371,54 @@ func (sh *shard) dropChunkLocked(c int) {
 	sh.arena.forget(c)
 }
 
-// buryLocked counts the record at r, to which nothing points any more, as dead.
-func (sh *shard) buryLocked(r ref, rec record) {
+// buryLocked counts the record at r, to which nothing points any more, as dead, and returns its size.
+func (sh *shard) buryLocked(r ref, rec record) (size int) {
 	rec.die()
-	c := r.chunk()
-	sh.arena.bury(c, rec.size())
+	c, size := r.chunk(), rec.size()
+	sh.arena.bury(c, size)
 	if state := &sh.arena.chunks[c]; state.dead == state.used && c != int(sh.arena.open) {
 		sh.dropChunkLocked(c)
 	}
+	return size
 }
 
-// compactLocked empties the chunk that has the most dead bytes, if the arena is wasteful. One chunk at
-// a time bounds the step; each write that leaves waste behind makes one.
-func (sh *shard) compactLocked() {
-	if !sh.arena.wasteful() {
-		return
+// compactLocked goes on emptying a chunk if there is too much garbage. Each write that leaves some behind makes one
+// step, of few records, so that nobody waits long for the lock; but of four times as many bytes as have died, so that
+// garbage, which is at least half of them, is collected faster than it is made.
+func (sh *shard) compactLocked(died int) {
+	a := &sh.arena
+	if a.victim == 0 && a.wasteful() {
+		a.choose()
 	}
-	c := sh.arena.victim()
-	if c == 0 {
-		return
+	for end := int(a.cleared) + 4*died; a.victim != 0; {
+		if !sh.emptyLocked(int(a.victim)) || int(a.cleared) >= end {
+			return
+		}
 	}
-	base := sh.view.Load().chunk(c)
-	used := sh.arena.chunks[c].used
+}
+
+// emptyLocked moves the next records out of the victim c. It is false if there is no chunk to be had to move them to.
+func (sh *shard) emptyLocked(c int) bool {
+	a := &sh.arena
+	base, used := sh.view.Load().chunk(c), a.chunks[c].used
 	var moves [moveBatch]move
-	for offset := 0; offset < used; {
-		found := moves[:0]
-		for offset < used && len(found) < len(moves) {
-			r := makeRef(c, offset)
-			rec := r.at(base)
-			offset += rec.size()
-			if rec.id() != noNumber {
-				found = append(found, sh.prepareLocked(r, rec))
-			}
-		}
-		for i := range found {
-			if !sh.moveLocked(&found[i]) {
-				return
-			}
+	found, offset := moves[:0], int(a.cleared)
+	for offset < used && len(found) < len(moves) {
+		r := makeRef(c, offset)
+		rec := r.at(base)
+		offset += rec.size()
+		if rec.id() != noNumber {
+			found = append(found, sh.prepareLocked(r, rec))
 		}
 	}
+	a.cleared = uint32(offset)
+	for i := range found { // with the last live record of it the chunk goes, and is no victim any more
+		if !sh.moveLocked(&found[i]) {
+			a.victim = 0
+			return false
+		}
+	}
+	return true
 }
 
 // A move is a record that compaction copies to the open chunk. Several are prepared before the
@@ -401,7 +429,7 @@ type move struct {
 	hash uint32
 }
 
-const moveBatch = 16
+const moveBatch = 8
 
 func (sh *shard) prepareLocked(r ref, rec record) move {
 	v := sh.view.Load()
@@ -461,8 +489,7 @@ func (sh *shard) replaceLocked(at slotAt, old record, f *fields) (record, error)
 	v.setLocator(id, to, rec.shape())
 	sh.payload += f.payload() - old.payload()
 	sh.scheduleLocked(id, was, f.deadline)
-	sh.buryLocked(slotRef(slot), old)
-	sh.compactLocked()
+	sh.compactLocked(sh.buryLocked(slotRef(slot), old))
 	return rec, nil
 }
 
@@ -492,8 +519,7 @@ func (sh *shard) removeLocked(at slotAt, rec record) {
 	sh.payload -= rec.payload()
 	sh.timers.remove(id) // now: a lock that was released must not stay for its ttl
 	sh.unstageLocked(id)
-	sh.buryLocked(r, rec)
-	sh.compactLocked()
+	sh.compactLocked(sh.buryLocked(r, rec))
 	sh.shrinkLocked()
 }
 
@@ -567,8 +593,12 @@ func (sh *shard) stageLocked(id uint32) {
 		if sh.deadIDs > stageTarget/2 {
 			sh.pruneLocked()
 		}
-		sh.behind = len(sh.staged) >= stageTarget
-		sh.over = len(sh.staged) >= stageLimit
+		if len(sh.staged) >= stageTarget {
+			sh.chores |= choreOrder
+		}
+		if len(sh.staged) >= stageLimit {
+			sh.chores |= choreHelp
+		}
 	}
 }
 
@@ -580,7 +610,7 @@ func (sh *shard) unstageLocked(id uint32) {
 		sh.staged = sh.staged[:n-1]
 		sh.freeIDsLocked(id)
 	} else if sh.deadIDs%stageTarget == 0 && sh.deadIDs > sh.keys/4 || sh.keys == 0 && sh.nextID > fewIDs { // all gone: give memory back
-		sh.behind = true
+		sh.chores |= choreOrder
 	}
 }
 

@@ -2,8 +2,11 @@ package kv
 
 import (
 	"context"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -62,6 +65,48 @@ func TestWritersWarnReaders(t *testing.T) {
 	_, err := s.Delete(ctx, "a")
 	require.NoError(t, err)
 	require.Equal(t, quiet, sh.seq.Load(), "nor does a deleted key")
+}
+
+// TestGarbageIsBounded makes garbage in every way, of records of all sizes, and looks after each step.
+func TestGarbageIsBounded(t *testing.T) {
+	s := New(&Options{Shards: 1})
+	defer s.Close()
+	sh := &s.engine.(*memory).shards[0]
+	r := rand.New(rand.NewPCG(1, 2))
+	most := 0.0
+	check := func() {
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		require.NoError(t, sh.checkGarbage())
+		if a := &sh.arena; a.live > 20*chunkBytes {
+			most = max(most, float64(a.dead)/float64(a.live))
+		}
+	}
+	const keys = 2000
+	key := func() string { return strconv.Itoa(r.IntN(keys)) }
+	sizes := []int{0, 10, 100, 1000, 7000, 20_000}
+	for round := range 4 {
+		for range 3 * keys {
+			size := sizes[r.IntN(len(sizes)-1-round%2)] // and some rounds of small ones after large ones
+			require.NoError(t, s.Set(t.Context(), key(), strings.Repeat("x", size), NoExpiry))
+			check()
+		}
+		for range keys {
+			_, err := s.Delete(t.Context(), key())
+			require.NoError(t, err)
+			check()
+		}
+	}
+	require.NoError(t, CheckInvariants(s))
+	require.Greater(t, most, 0.4, "the test made no garbage worth collecting")
+	require.Less(t, most, 1.0)
+}
+
+// A line between two processors belongs to one shard, else writers of different shards would meet there.
+func TestShardsShareNoCacheLine(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) == 8 {
+		require.Zero(t, unsafe.Sizeof(shard{})%cacheLine)
+	}
 }
 
 // TestNumbersRunOut gives a shard all the numbers that it can have.
