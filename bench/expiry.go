@@ -14,11 +14,18 @@ const (
 )
 
 // runExpiry is a mass expiry: every key falls due within one second, while a reader goes on asking for them.
+// The same reader runs for as long before that: no engine stalls it less than the machine does.
 func runExpiry(b *bench) {
 	keys := newKeys(b.Entries)
 	before := heapBytes()
-	e, due, end := b.openDue(keys)
-	time.Sleep(time.Until(due))
+	e, due, within := b.openDue(keys)
+	end := due.Add(within)
+	time.Sleep(time.Until(due) - within)
+	idle := startReader(e, b.Entries)
+	for time.Now().Before(due) && e.len() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	b.report("expiry-stall-before", "ms", idle.stop().Seconds()*1e3)
 
 	r := startReader(e, b.Entries)
 	for e.len() > 0 {
@@ -38,18 +45,19 @@ func runExpiry(b *bench) {
 	e.close()
 }
 
-// openDue returns a store whose entries all fall due between due and end. If inserting them took
-// longer than it was thought to, it tries again with more time.
-func (b *bench) openDue(keys []string) (e engine, due, end time.Time) {
-	within, lead := time.Second, b.leadTime()
+// openDue returns a store whose entries all fall due within so long from due on, which is at least as far away. If
+// inserting them took longer than it was thought to, it tries again with more time.
+func (b *bench) openDue(keys []string) (e engine, due time.Time, within time.Duration) {
+	lead := b.leadTime()
+	within = time.Second
 	if b.Short {
 		within = 50 * time.Millisecond
 	}
-	for ; lead < time.Minute; lead *= 2 {
+	for lead += within; lead < time.Minute; lead *= 2 {
 		e := b.open(b.Entries, config{reap: sweepEvery, ttl: sessionTTL})
 		due := time.Now().Add(lead)
-		if b.fillDue(e, keys, due, within) {
-			return e, due, due.Add(within)
+		if b.fillDue(e, keys, due, within) && time.Until(due) > within {
+			return e, due, within
 		}
 		e.close()
 	}
