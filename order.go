@@ -77,7 +77,8 @@ const (
 	maxLeaf     = 2048 // a leaf with more is split
 	minLeaf     = maxLeaf / 8
 	stageTarget = 64  // staged numbers of a shard at which the background work begins
-	stageLimit  = 192 // at which the writer itself does it: all shards together bound what a scan finds undone
+	stageHelp   = 128 // at which the writer itself does it if nobody else is at work
+	stageLimit  = 256 // at which it waits for that: all shards together bound what a scan finds undone
 )
 
 func (o *order) init(m *memory) {
@@ -174,9 +175,14 @@ func (o *order) handOut() {
 	}
 }
 
-// handOutShard does so for one shard.
-func (o *order) handOutShard(sh *shard) {
-	o.mu.Lock()
+// help does so for one shard. If somebody else is at work with the order it waits only if it must.
+func (o *order) help(sh *shard, must bool) {
+	if !o.mu.TryLock() {
+		if !must {
+			return
+		}
+		o.mu.Lock()
+	}
 	defer o.mu.Unlock()
 	o.handOutShardLocked(sh)
 }

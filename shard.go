@@ -259,6 +259,7 @@ type chores uint8
 const (
 	choreOrder chores = 1 << iota // the order has work with this shard
 	choreHelp                     // so much that the background can't keep up: this writer does some of it
+	choreMust                     // so much that it must, even if it has to wait for that
 	choreSpare                    // a spare chunk was taken
 )
 
@@ -272,8 +273,8 @@ func (sh *shard) unlock() {
 	if chores&choreOrder != 0 {
 		sh.engine.order.kick()
 	}
-	if chores&choreHelp != 0 {
-		sh.engine.order.handOutShard(sh)
+	if chores&(choreHelp|choreMust) != 0 {
+		sh.engine.order.help(sh, chores&choreMust != 0)
 	}
 	if chores&choreSpare != 0 {
 		sh.engine.spares.refill()
@@ -596,8 +597,11 @@ func (sh *shard) stageLocked(id uint32) {
 		if len(sh.staged) >= stageTarget {
 			sh.chores |= choreOrder
 		}
-		if len(sh.staged) >= stageLimit {
+		if len(sh.staged) >= stageHelp {
 			sh.chores |= choreHelp
+		}
+		if len(sh.staged) >= stageLimit {
+			sh.chores |= choreMust
 		}
 	}
 }
