@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -492,6 +493,29 @@ func TestRateLimiterRefusesLongKeys(t *testing.T) {
 	limiter := newLimiter(t, s, kv.Limit{Requests: 5, Window: time.Hour})
 	_, err := limiter.Allow(t.Context(), string(make([]byte, 512)))
 	require.ErrorIs(t, err, kv.ErrInvalidKey)
+}
+
+// Where keys may be longer than the engine's records of numbers hold, limits are the same.
+func TestRateLimiterLongKeys(t *testing.T) {
+	s := kv.New(&kv.Options{MaxKeyBytes: 1 << 20})
+	defer s.Close()
+	for _, n := range []int{1000, 1010, 1011, 1012, 1013, 1014, 1024, 5000, 100_000} {
+		for _, algorithm := range limitAlgorithms {
+			limiter, err := kv.NewRateLimiter(s, kv.Limit{Requests: 3, Window: time.Hour, Algorithm: algorithm},
+				&kv.RateLimiterOptions{Prefix: algorithm.String()})
+			require.NoError(t, err)
+			key := strings.Repeat("k", n)
+			for i := range int64(5) {
+				result := allow(t, limiter, key)
+				require.Equal(t, i < 3, result.Allowed, "%s, %d bytes", algorithm, n)
+				require.Equal(t, min(i+1, 3), result.Count)
+			}
+			require.NoError(t, limiter.Refund(t.Context(), key, 3))
+			_, err = s.Get(t.Context(), kv.Key(algorithm.String(), key))
+			require.ErrorIs(t, err, kv.ErrNotFound, "all was given back")
+		}
+	}
+	require.Zero(t, s.Stats().Bytes)
 }
 
 // What another algorithm, or somebody else, has stored is an error and stays as it is.
