@@ -78,7 +78,7 @@ const (
 	minLeaf     = maxLeaf / 8
 	stageTarget = 64  // staged numbers of a shard at which the background work begins
 	stageHelp   = 128 // at which the writer itself does it if nobody else is at work
-	stageLimit  = 256 // at which it waits for that: all shards together bound what a scan finds undone
+	stageLimit  = 192 // at which it waits for that: all shards together bound what a scan finds undone
 )
 
 func (o *order) init(m *memory) {

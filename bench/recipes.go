@@ -70,9 +70,10 @@ func (b *bench) timeKVRecipes() {
 	fill(&kvEngine{store}, newKeys(b.Entries/10), newValues(b.ValueSize), time.Hour)
 
 	b.timeKVLock(store)
-	for _, algorithm := range []kv.Algorithm{kv.FixedWindow, kv.SlidingWindow, kv.TokenBucket} {
-		b.timeKVLimit(store, algorithm)
-	}
+	b.timeKVLimit(store, limitMetric(kv.FixedWindow), kv.Limit{Requests: 1 << 40, Window: time.Hour})
+	b.timeKVLimit(store, limitMetric(kv.SlidingWindow), kv.Limit{Requests: 1 << 40, Window: time.Hour, Algorithm: kv.SlidingWindow})
+	b.timeKVLimit(store, limitMetric(kv.TokenBucket), kv.Limit{Requests: slowRefill, Window: time.Second, Burst: bucketSize, Algorithm: kv.TokenBucket})
+	b.timeKVLimit(store, fullBucket, kv.Limit{Requests: fastRefill, Window: time.Second, Burst: bucketSize, Algorithm: kv.TokenBucket})
 	b.timeKVGuarded(store)
 	b.timeKVIdempotency(store)
 	b.timeKVFlags(store)
@@ -90,13 +91,24 @@ func (b *bench) timeKVLock(store *kv.Store) {
 	})
 }
 
-func (b *bench) timeKVLimit(store *kv.Store, algorithm kv.Algorithm) {
-	limiter, err := kv.NewRateLimiter(store, kv.Limit{Requests: 1 << 40, Window: time.Hour, Algorithm: algorithm},
-		&kv.RateLimiterOptions{Prefix: algorithm.String()})
+// A token bucket of which each name takes more than comes back, and one that is always full again when a name comes
+// back: then a store with deadlines has forgotten it. Neither is ever empty.
+const (
+	slowRefill = 1000 // a second
+	fastRefill = 1_000_000_000
+	bucketSize = 1 << 40
+	fullBucket = "recipe-ratelimit-token-bucket-full"
+)
+
+func (b *bench) timeKVLimit(store *kv.Store, metric string, limit kv.Limit) {
+	limiter, err := kv.NewRateLimiter(store, limit, &kv.RateLimiterOptions{Prefix: metric})
 	must(err)
 	ctx := context.Background()
-	b.timeNames(limitMetric(algorithm), func(name string) error {
-		_, err := limiter.Allow(ctx, name)
+	b.timeNames(metric, func(name string) error {
+		result, err := limiter.Allow(ctx, name)
+		if err == nil && !result.Allowed {
+			err = fmt.Errorf("%s is denied", name)
+		}
 		return err
 	})
 }
@@ -148,11 +160,16 @@ func (b *bench) timeKVFlags(store *kv.Store) {
 }
 
 func (b *bench) timeRate() {
+	b.timeLimiters(limitMetric(kv.TokenBucket), slowRefill)
+	b.timeLimiters(fullBucket, fastRefill)
+}
+
+func (b *bench) timeLimiters(metric string, refill rate.Limit) {
 	var limiters sync.Map
-	b.timeNames(limitMetric(kv.TokenBucket), func(name string) error {
+	b.timeNames(metric, func(name string) error {
 		limiter, found := limiters.Load(name)
 		if !found {
-			limiter, _ = limiters.LoadOrStore(name, rate.NewLimiter(rate.Every(time.Nanosecond), 1<<40))
+			limiter, _ = limiters.LoadOrStore(name, rate.NewLimiter(refill, bucketSize))
 		}
 		if !limiter.(*rate.Limiter).Allow() {
 			return fmt.Errorf("%s is denied", name)
@@ -216,7 +233,7 @@ func (b *bench) timeRedisRate() {
 	limiter := redis_rate.NewLimiter(client)
 	ctx := context.Background()
 	b.timeNames(limitMetric(kv.TokenBucket), func(name string) error {
-		_, err := limiter.Allow(ctx, name, redis_rate.PerHour(1_000_000_000))
+		_, err := limiter.Allow(ctx, name, redis_rate.Limit{Rate: slowRefill, Period: time.Second, Burst: bucketSize})
 		return err
 	})
 }

@@ -43,7 +43,7 @@ func tables(f *figures) []table {
 		{"Larger values", "ns per operation, p1, at so many bytes of value; as many entries as fit into 200 MB.", columnsOf(f, "values/")},
 		{"Recipes", "ns per operation, one goroutine, 1,024 names that take turns.", []column{
 			{"TryLock and Unlock", "recipe-lock"}, {"rate limit, fixed window", "recipe-ratelimit-fixed-window"},
-			{"sliding window", "recipe-ratelimit-sliding-window"}, {"token bucket", "recipe-ratelimit-token-bucket"},
+			{"sliding window", "recipe-ratelimit-sliding-window"}, {"token bucket", "recipe-ratelimit-token-bucket"}, {"token bucket, full again", fullBucket},
 			{"guarded get, hit", "recipe-guarded-hit"}, {"(a plain Get)", "recipe-plain-get"},
 			{"idempotent replay", "recipe-idempotency-replay"}, {"flag enabled", "recipe-flag-enabled"}}},
 	}
