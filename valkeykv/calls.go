@@ -2,6 +2,7 @@ package valkeykv
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -75,9 +76,23 @@ func (h *health) note(err error) {
 	}
 }
 
+// sharedTries is how often a call is repeated that failed because another's context ended.
+const sharedTries = 16
+
 // await returns what f returns, or failed with ctx's error if ctx ends before:
 // f then goes on in the background. transport returns what went wrong below the answer.
 func await[T any](ctx context.Context, e *engine, f func() T, failed func(error) T, transport func(T) error) T {
+	call := f
+	f = func() T { // callers that wait for the same connection share its making, and the cancellation of whoever began it
+		result := call()
+		for range sharedTries {
+			if ctx.Err() != nil || !errors.Is(transport(result), context.Canceled) {
+				break
+			}
+			result = call() // ours is alive: nothing of this call was sent
+		}
+		return result
+	}
 	if ctx.Done() == nil {
 		return f()
 	}
